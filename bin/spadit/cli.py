@@ -1,0 +1,70 @@
+"""What all executables share: one way to start, to fail and to say so."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from spadit.contracts import Failure
+from spadit.errors import SpaditError
+
+OUT_OF_MEMORY = 137  # the exit code of a task killed for memory: the pipeline retries it with more
+
+
+def parser(description: str, step: str) -> argparse.ArgumentParser:
+    """An argument parser with the options every executable has: --id, --failure, --threads and --version."""
+    from spadit import __version__
+
+    p = argparse.ArgumentParser(prog=f"spadit_{step}.py", description=description, allow_abbrev=False)
+    p.add_argument("--id", required=True, help="name of the sample or reference, used in messages and file names")
+    p.add_argument("--role", default="slide", choices=["slide", "reference"], help="what the id names")
+    p.add_argument("--failure", help="write a problem with the data to this JSON file and exit 0, so that other slides go on")
+    p.add_argument("--threads", type=int, default=1, help="CPU threads to use (default: 1)")
+    p.add_argument("--version", action="version", version=__version__)
+    return p
+
+
+def run(step: str, arguments: argparse.Namespace, work: Callable[[argparse.Namespace], None]) -> int:
+    """Run an executable's work and turn what goes wrong into an exit code and one readable sentence.
+
+    A :class:`SpaditError` is the user's to mend: with ``--failure`` it becomes a JSON file and exit code 0 (the slide is
+    reported as failed, the others go on), else exit code 2. Running out of memory ends with 137, as a kill would, so that
+    the task is retried with more. Anything else is a bug: its traceback goes to the log and it counts as the slide's failure.
+    A failing disk or network (OSError) ends with 1: the pipeline tries again.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    threads = str(max(1, arguments.threads))
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(name, threads)
+    try:
+        work(arguments)
+        return 0
+    except SpaditError as error:
+        failure = Failure(arguments.id, arguments.role, step, error.message, error.remedy)
+    except MemoryError:
+        print(f"{arguments.id}: step {step} ran out of memory.", file=sys.stderr)
+        return OUT_OF_MEMORY
+    except OSError:
+        traceback.print_exc()
+        return 1
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            print(f"{arguments.id}: step {step} ran out of memory: {error}", file=sys.stderr)
+            return OUT_OF_MEMORY
+        traceback.print_exc()
+        failure = Failure(
+            arguments.id,
+            arguments.role,
+            step,
+            f"Internal error: {type(error).__name__}: {error}."[:500],
+            "This is a bug: please report it with the task's .command.err file.",
+        )
+    print(f"{failure.id}: {failure.step}: {failure.reason} {failure.remedy}".strip(), file=sys.stderr)
+    if arguments.failure:
+        failure.to_json(arguments.failure)
+        return 0
+    return 2

@@ -1,0 +1,246 @@
+"""The JSON files that pass between steps: one validated dataclass each.
+
+A file carries the name of its kind and its version; a file of another kind or of an unknown version is
+refused with a sentence that says so. Fields are plain numbers, strings, lists and dicts, so the files can be
+read by anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar, get_type_hints
+
+from spadit.errors import InputError
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars and arrays, paths and tuples as JSON has them; NaN and infinities become null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file whole or not at all: a reader never sees half of it."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent or ".", prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@dataclasses.dataclass
+class Contract:
+    """Base of all JSON files: ``to_json`` and ``from_json`` with the kind and the version checked."""
+
+    kind: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+
+    def to_json(self, path: str | Path) -> None:
+        """Write the file; it carries ``kind`` and ``version`` beside the fields."""
+        content = {"kind": self.kind, "version": self.version, **_plain(self)}
+        write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    @classmethod
+    def from_json(cls, path: str | Path):
+        """Read the file back.
+
+        Raises
+        ------
+        InputError
+            When it isn't JSON, is of another kind or version, or lacks a field.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise InputError(f"{path} can't be read as JSON: {error}.") from error
+        if not isinstance(content, dict) or content.get("kind") != cls.kind:
+            found = content.get("kind") if isinstance(content, dict) else type(content).__name__
+            raise InputError(f"{path} should be a '{cls.kind}' file but is '{found}'.")
+        if content.get("version") != cls.version:
+            raise InputError(
+                f"{path} is a '{cls.kind}' file of version {content.get('version')}; this revision reads version {cls.version}.",
+                "Run the steps that made it again with this revision.",
+            )
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        unknown = sorted(set(content) - set(fields) - {"kind", "version"})
+        missing = sorted(
+            name
+            for name, f in fields.items()
+            if name not in content and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        )
+        if unknown or missing:
+            raise InputError(f"{path}: fields missing: {missing or 'none'}, unknown: {unknown or 'none'}.")
+        hints = get_type_hints(cls)
+        for name in fields:
+            if name in content and not _fits(content[name], hints[name]):
+                raise InputError(f"{path}: field '{name}' should be {hints[name]} but is {content[name]!r}."[:400])
+        return cls(**{name: content[name] for name in fields if name in content})
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Is a JSON value of the annotated type? Only the outermost level is looked at."""
+    origin = getattr(hint, "__origin__", None)
+    if origin in (list, dict):
+        return isinstance(value, origin)
+    if hint is float:
+        return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (str, bool):
+        return isinstance(value, hint)
+    return True
+
+
+@dataclasses.dataclass
+class Inputs(Contract):
+    """What CHECK_INPUTS found: the slides of the sheet, and everything that is wrong with sheet and parameters."""
+
+    kind: ClassVar[str] = "inputs"
+
+    slides: list[dict] = dataclasses.field(default_factory=list)
+    """One per row: sample, st, sc, platform, genes, species, batch (absent ones are empty strings)."""
+    errors: list[str] = dataclasses.field(default_factory=list)
+    """Whole sentences, each with row, column, value and what is expected."""
+    warnings: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class QualityControl(Contract):
+    """What QC measured and removed, of one slide or one reference."""
+
+    kind: ClassVar[str] = "quality_control"
+
+    id: str
+    role: str
+    """'slide' or 'reference'."""
+    platform: str
+    before: dict
+    """n_obs, n_genes, median_counts, median_genes, zero_share (0-1), mito_share (median, 0-1; null without mitochondrial genes)."""
+    after: dict
+    filters: list[dict]
+    """In the order applied: name, axis ('spots', 'cells' or 'genes'), threshold, removed, reason."""
+    warnings: list[str] = dataclasses.field(default_factory=list)
+    quantiles: dict = dataclasses.field(default_factory=dict)
+    """'counts' and 'genes' per spot or cell before the filters: 21 values at 0, 5, ..., 100 %."""
+
+
+@dataclasses.dataclass
+class Pairing(Contract):
+    """Which genes a slide shares with its reference, and how they were matched."""
+
+    kind: ClassVar[str] = "pairing"
+
+    sample: str
+    reference: str
+    n_spots: int
+    n_cells: int
+    n_slide_genes: int
+    n_reference_genes: int
+    n_shared: int
+    n_unmeasured: int
+    n_top_genes: int
+    """Highly variable reference genes kept for the condition."""
+    matched_by: str
+    """'symbol', 'symbol, case folded', 'Ensembl id' ..."""
+    dropped: dict = dataclasses.field(default_factory=dict)
+    """Reason -> number of genes."""
+    slide_only: list[str] = dataclasses.field(default_factory=list)
+    warnings: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Split(Contract):
+    """Which genes are hidden when. Every shared gene is in exactly one of train, validation and test."""
+
+    kind: ClassVar[str] = "split"
+
+    sample: str
+    seed: int
+    train: list[str]
+    validation: list[str]
+    test: list[str]
+    """Hidden from everything but the delivery fit."""
+    unmeasured: list[str]
+    """Genes of the reference that the slide did not measure and that are to be imputed."""
+    folds: list[list[str]]
+    """A partition of train + validation for cross-fitting: fold k's genes are hidden from fit k, which sees the other folds only."""
+
+
+@dataclasses.dataclass
+class Training(Contract):
+    """Facts of a training: what was fitted, for how long, with which outcome."""
+
+    kind: ClassVar[str] = "training"
+
+    sample: str
+    preset: str
+    device: str
+    parameters: dict
+    fits: list[dict]
+    """One per fit (evaluation, fold_0 ..., delivery): name, n_visible, n_validation, best_step, validation_pcc, seconds."""
+    seconds: float
+    n_weights: int
+
+
+@dataclasses.dataclass
+class Evaluation(Contract):
+    """The honest numbers of one slide: hidden genes only."""
+
+    kind: ClassVar[str] = "evaluation"
+
+    sample: str
+    n_test: int
+    n_scored: int
+    """Measured genes, each scored as predicted while hidden."""
+    summary: list[dict]
+    """One per method and split ('test', 'all'): method, split, n_genes, median_pcc, mean_pcc, low, high (bootstrap 95 % interval of the
+    median), median_spearman, median_ssim, median_rmse, median_js, accuracy_score (null for controls and ceiling)."""
+    comparison: list[dict]
+    """SpaDiT against each ranked method, paired per gene: method, mean_difference, low, high, p (Wilcoxon)."""
+    coverage: float
+    """Share of (gene, spot) pairs of hidden genes within the 90 % interval."""
+    reliability_spearman: float
+    """Rank correlation of predicted reliability and true PCC over the scored genes."""
+    verdict: str
+    """'pass', 'warn' or 'not predictable'."""
+    rule: str
+    """The rule that gave the verdict, in words, with its thresholds."""
+    reasons: list[str] = dataclasses.field(default_factory=list)
+    top_genes: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Failure(Contract):
+    """Why a slide or a reference could not be processed. It stands in the report in the slide's place."""
+
+    kind: ClassVar[str] = "failure"
+
+    id: str
+    role: str
+    """'slide' or 'reference': a failed reference fails every slide that uses it."""
+    step: str
+    reason: str
+    remedy: str = ""
