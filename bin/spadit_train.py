@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""Train the SpaDiT models of one slide."""
+
+import sys
+import time
+
+from spadit.cli import parser, run
+
+
+def work(args):
+    import torch
+
+    from spadit import io
+    from spadit.contracts import Split
+    from spadit.imputation import train
+    from spadit.files import finished
+
+    torch.set_num_threads(args.threads)
+    split = Split.from_json(args.split)
+    start = time.monotonic()
+
+    def report(name, number, n_fits, entry):
+        done = number / n_fits
+        passed = time.monotonic() - start
+        left = f", about {passed / done * (1 - done):.0f} s left" if done else ""
+        print(f"{args.id}: model {number + 1} of {n_fits} ({name}), {entry['stage']}, step {entry['step']}, "
+              f"loss {entry['train_loss']:.3f}, validation PCC {entry['validation_pcc']:.3f}{left}", file=sys.stderr)
+
+    settings = {name: getattr(args, name) for name in ("max_steps", "n_models") if getattr(args, name) is not None}
+    with finished(args.output) as directory, finished(args.curves) as curves, finished(args.facts) as facts:
+        training, table = train(io.load(args.slide, "slide"), io.load(args.reference, "reference"), split, directory,
+                                args.preset, args.seed, args.device, report, **settings)
+        table.to_csv(curves, index=False)
+        training.to_json(facts)
+
+
+def main() -> int:
+    p = parser(__doc__, "train")
+    p.add_argument("--slide", required=True, help="paired slide (h5ad)")
+    p.add_argument("--reference", required=True, help="paired reference (h5ad)")
+    p.add_argument("--split", required=True, help="gene split (JSON)")
+    p.add_argument("--preset", default="default", help="default or paper")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    p.add_argument("--max-steps", type=int, help="train each network for at most this many steps")
+    p.add_argument("--n-models", type=int, help="networks to average")
+    p.add_argument("--output", required=True, help="directory for the models")
+    p.add_argument("--curves", required=True, help="CSV of training curves")
+    p.add_argument("--facts", required=True, help="JSON of training facts")
+    return run("train", p.parse_args(), work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
