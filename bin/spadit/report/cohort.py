@@ -1,0 +1,746 @@
+"""All slides of a run on one page: the sections of the MultiQC report, and slides.json / slides.csv.
+
+Facts come from one flat folder and are told apart by their ``kind`` and id, tables and thumbnails by their file names
+(``<sample>.metrics.csv``, ``<sample>.curves.csv``, ``<sample>.thumbnail.png``). What is missing says how far a slide came.
+MultiQC prints what it is given as HTML, so every text from data is escaped here, in :func:`text`.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import dataclasses
+import html
+import io
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from spadit.contracts import Evaluation, Failure, Inputs, Pairing, QualityControl, Split, Training, _plain, write_text
+from spadit.errors import InputError
+from spadit.plots import style, training
+from spadit.report import words
+from spadit.report.slide import best_of, status, summary_row
+
+log = logging.getLogger(__name__)
+
+FEW = 8
+"""Up to this many slides one plot shows slide and method side by side; more get one tab per method."""
+
+PARENTS = {
+    "spadit_slides": ("Slides", "Which slides are fine, which are not, and why."),
+    "spadit_accuracy": ("Accuracy", "How well genes were imputed that each slide measured but that were hidden from the model."),
+    "spadit_quality": ("Data", "What went in: counts, genes, filters, and the genes that slide and reference share."),
+    "spadit_training": ("Training", "How the networks learned."),
+    "spadit_methods": ("Methods", "What was done, with which settings and software."),
+}
+"""Chapters of the report: id -> (name, description). Their order, and that of sections, is in assets/multiqc_config.yml."""
+
+STATUS_RULES = {
+    "pass": [{"s_eq": "pass"}],
+    "warn": [{"s_eq": "warn"}],
+    "fail": [{"s_eq": "failed"}, {"s_eq": "not predictable"}],
+}
+
+STEPS = ("READ", "QC", "PAIR", "SPLIT", "TRAIN", "IMPUTE", "EVALUATE")
+
+COLUMNS = (
+    "sample", "status", "reason", "remedy", "step", "reference", "n_spots", "n_genes", "n_shared", "n_unmeasured", "n_scored",
+    "median_pcc", "low", "high", "best_floor", "best_floor_pcc", "control_pcc", "ceiling_pcc", "coverage", "reliability_spearman",
+)  # fmt: skip
+"""Columns of slides.csv and fields of slides.json."""
+
+
+def text(value: object) -> str:
+    """A text from data, made safe for HTML."""
+    return html.escape(str(value), quote=True)
+
+
+@dataclasses.dataclass
+class Facts:
+    """Everything the steps left, by slide or reference id."""
+
+    inputs: Inputs
+    qc: dict[str, QualityControl] = dataclasses.field(default_factory=dict)
+    pairing: dict[str, Pairing] = dataclasses.field(default_factory=dict)
+    split: dict[str, Split] = dataclasses.field(default_factory=dict)
+    training: dict[str, Training] = dataclasses.field(default_factory=dict)
+    evaluation: dict[str, Evaluation] = dataclasses.field(default_factory=dict)
+    failures: dict[str, list[Failure]] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
+    curves: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
+    thumbnails: dict[str, bytes] = dataclasses.field(default_factory=dict)
+
+    @property
+    def samples(self) -> list[str]:
+        """Slides in the sheet's order."""
+        return [row["sample"] for row in self.inputs.slides]
+
+
+def _table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype={"gene": str, "method": str, "split": str, "fit": str}, keep_default_na=False, na_values=[""])
+
+
+def collect(inputs: Inputs, folder: str | Path) -> Facts:
+    """Read all facts of a folder. A file that can't be read is named in the log and left out: the report must come out."""
+    facts = Facts(inputs)
+    kinds = {"pairing": Pairing, "split": Split, "training": Training, "evaluation": Evaluation}
+    for path in sorted(Path(folder).rglob("*")):
+        if path.suffix not in (".json", ".csv", ".png"):
+            continue
+        try:
+            if path.suffix == ".json":
+                kind = json.loads(path.read_text(encoding="utf-8")).get("kind")
+                if kind == "quality_control":
+                    qc = QualityControl.from_json(path)
+                    facts.qc[qc.id] = qc
+                elif kind == "failure":
+                    failure = Failure.from_json(path)
+                    facts.failures.setdefault(failure.id, []).append(failure)
+                elif kind in kinds:
+                    fact = kinds[kind].from_json(path)
+                    getattr(facts, kind)[fact.sample] = fact
+            elif path.name.endswith(".metrics.csv"):
+                facts.metrics[path.name.removesuffix(".metrics.csv")] = _table(path)
+            elif path.name.endswith(".curves.csv"):
+                facts.curves[path.name.removesuffix(".curves.csv")] = _table(path)
+            elif path.name.endswith(".thumbnail.png"):
+                facts.thumbnails[path.name.removesuffix(".thumbnail.png")] = path.read_bytes()
+        except (
+            InputError,
+            json.JSONDecodeError,
+            AttributeError,
+            UnicodeDecodeError,
+            pd.errors.ParserError,
+            pd.errors.EmptyDataError,
+        ) as error:
+            log.warning("%s is left out of the report: %s", path.name, error)
+    return facts
+
+
+def reference_of(facts: Facts, sample: str) -> str:
+    """Id of a slide's reference, as far as it is known."""
+    row = next((r for r in facts.inputs.slides if r["sample"] == sample), {})
+    if row.get("reference"):
+        return row["reference"]
+    return facts.pairing[sample].reference if sample in facts.pairing else ""
+
+
+def _warnings(facts: Facts, sample: str) -> list[str]:
+    """Warnings that count for a slide: of its own QC, of its reference's, of the pairing."""
+    sources = (facts.qc.get(sample), facts.qc.get(reference_of(facts, sample)), facts.pairing.get(sample))
+    return [warning for source in sources if source for warning in source.warnings]
+
+
+def _inferred(facts: Facts, sample: str) -> tuple[str, str]:
+    """The step at which a slide ended without a word, and the reason in words."""
+    reference = reference_of(facts, sample)
+    if sample not in facts.qc:
+        return "QC", "Ended in READ or QC: no output"
+    if sample not in facts.pairing:
+        if reference and reference not in facts.qc:
+            return "QC", f"Its reference {reference} ended in READ or QC: no output"
+        return "PAIR", "Ended in PAIR: no output"
+    if sample not in facts.split:
+        return "SPLIT", "Ended in SPLIT: no output"
+    if sample not in facts.training:
+        return "TRAIN", "Ended in TRAIN: no output"
+    return ("EVALUATE", "Ended in IMPUTE or EVALUATE: no output")
+
+
+def slide_rows(facts: Facts) -> list[dict]:
+    """One row per slide of the sheet, with :data:`COLUMNS`; status 'pass', 'warn', 'not predictable' or 'failed'."""
+    rows = []
+    for sample in facts.samples:
+        row: dict = dict.fromkeys(COLUMNS)
+        reference = reference_of(facts, sample)
+        row |= {"sample": sample, "reference": reference, "reason": "", "remedy": "", "step": ""}
+        if sample in facts.qc:
+            row |= {"n_spots": facts.qc[sample].after.get("n_obs"), "n_genes": facts.qc[sample].after.get("n_genes")}
+        if sample in facts.pairing:
+            row |= {"n_shared": facts.pairing[sample].n_shared, "n_unmeasured": facts.pairing[sample].n_unmeasured}
+        evaluation = facts.evaluation.get(sample)
+        if evaluation:
+            own = summary_row(evaluation) or {}
+            floor, control, ceiling = (best_of(evaluation, role) or {} for role in ("floor", "control", "ceiling"))
+            verdict, reasons = status(evaluation, _warnings(facts, sample))
+            row |= {
+                "status": verdict,
+                "reason": " ".join(reasons),
+                "n_scored": evaluation.n_scored,
+                "median_pcc": own.get("median_pcc"),
+                "low": own.get("low"),
+                "high": own.get("high"),
+                "best_floor": floor.get("method"),
+                "best_floor_pcc": floor.get("median_pcc"),
+                "control_pcc": control.get("median_pcc"),
+                "ceiling_pcc": ceiling.get("median_pcc"),
+                "coverage": evaluation.coverage,
+                "reliability_spearman": evaluation.reliability_spearman,
+            }
+        own_failures = [f for f in facts.failures.get(sample, []) if f.role == "slide"]
+        reference_failures = [f for f in facts.failures.get(reference, []) if f.role == "reference"] if reference else []
+        if own_failures:
+            failure = own_failures[0]
+            row |= {"status": "failed", "reason": failure.reason, "remedy": failure.remedy, "step": failure.step.upper()}
+        elif reference_failures:
+            failure = reference_failures[0]
+            row |= {
+                "status": "failed",
+                "reason": f"Its reference {reference} failed: {failure.reason}",
+                "remedy": failure.remedy,
+                "step": failure.step.upper(),
+            }
+        elif not evaluation:
+            step, reason = _inferred(facts, sample)
+            row |= {
+                "status": "failed",
+                "step": step,
+                "reason": f"{reason}; see pipeline_info/execution_trace.",
+                "remedy": "The task's exit status there tells why: 137 is out of memory, 140 out of time.",
+            }
+        rows.append(row)
+    return rows
+
+
+def counts_sentence(rows: list[dict]) -> str:
+    """'24 slides: 20 pass, 1 warn, 2 not predictable, 1 failed.'"""
+    n = Counter(row["status"] for row in rows)
+    parts = [f"{n[s]} {s}" for s in ("pass", "warn", "not predictable", "failed") if n[s]]
+    return f"{words.plural(len(rows), 'slide')}: {', '.join(parts)}."
+
+
+def _section(id: str, parent: str, name: str, description: str, plot_type: str, data, **more) -> dict:
+    parent_name, parent_description = PARENTS[parent]
+    return {
+        "id": id,
+        "parent_id": parent,
+        "parent_name": parent_name,
+        "parent_description": parent_description,
+        "section_name": name,
+        "description": description,
+        "plot_type": plot_type,
+        **more,
+        "data": data,
+    }
+
+
+def _status_header(description: str = "Verdict of the slide") -> dict:
+    return {"title": "Status", "description": description, "scale": False, "cond_formatting_rules": STATUS_RULES}
+
+
+def _pcc(title: str, description: str, **more) -> dict:
+    return {"title": title, "description": description, "format": "{:,.2f}", "min": 0, "max": 1, "scale": "Blues", **more}
+
+
+def _whole(title: str, description: str, **more) -> dict:
+    return {"title": title, "description": description, "format": "{:,.0f}", "scale": False, **more}
+
+
+def _percent(title: str, description: str) -> dict:
+    return {"title": title, "description": description, "suffix": " %", "format": "{:,.0f}", "min": 0, "max": 100, "scale": "Oranges"}
+
+
+def _without_empty(row: dict) -> dict:
+    return {key: value for key, value in row.items() if value is not None and value == value}
+
+
+def general_stats(rows: list[dict]) -> dict:
+    """Run summary: one line per slide at the top of the report."""
+    keys = ("status", "median_pcc", "best_floor_pcc", "ceiling_pcc", "n_scored", "n_unmeasured", "n_spots", "n_shared")
+    return {
+        "id": "spadit_summary",
+        "plot_type": "generalstats",
+        "namespace": "SpaDiT",
+        "headers": {
+            "status": _status_header(),
+            "median_pcc": _pcc("Median PCC", "Median Pearson correlation of imputed and measured values over hidden genes"),
+            "best_floor_pcc": _pcc("Best simple method", "Median PCC of the best floor method on the same hidden genes", scale="Oranges"),
+            "ceiling_pcc": _pcc("Ceiling", "Median PCC of a method that sees the truth; not a competitor", scale="Greys"),
+            "n_scored": _whole("Genes scored", "Measured genes, each scored as imputed while hidden"),
+            "n_unmeasured": _whole("New genes", "Genes the slide did not measure, imputed from the reference"),
+            "n_spots": _whole("Spots", "Spots or cells of the slide after QC"),
+            "n_shared": _whole("Shared genes", "Genes that slide and reference share"),
+        },
+        "data": {text(r["sample"]): _without_empty({k: r[k] for k in keys}) for r in rows},
+    }
+
+
+def _html_table(head: list[str], body: list[list[str]], widths: list[str] | None = None) -> str:
+    """A plain table of texts that may be long, which MultiQC's own tables don't wrap. Cells must be escaped already."""
+    columns = "".join(f'<col style="width:{w}">' for w in widths or [])
+    rows = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in body)
+    return (
+        '<div class="table-responsive spadit-scroll"><table class="table table-sm" style="overflow-wrap:anywhere;min-width:34rem">'
+        f"<colgroup>{columns}</colgroup><thead><tr>{''.join(f'<th>{h}</th>' for h in head)}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+_BADGES = {"pass": "#00694f", "warn": "#7a4900", "not predictable": "#a3180f", "failed": "#a3180f"}
+_MARKS = {"pass": "✓", "warn": "!", "not predictable": "✕", "failed": "✕"}
+
+
+def badge(name: str) -> str:
+    """A status as a coloured label that also says it in words."""
+    shape = "display:inline-block;color:#fff;border-radius:1rem;padding:.05rem .6rem;font-size:.85em;white-space:nowrap"
+    return f'<span style="{shape};background:{_BADGES[name]}">{_MARKS[name]} {text(name)}</span>'
+
+
+def slides_sections(facts: Facts, rows: list[dict]) -> list[dict]:
+    """The table of slides; failed slides with reason and remedy; warnings."""
+    good = {
+        "pass": "Use genes by their reliability class.",
+        "warn": "Use with care.",
+        "not predictable": "Hidden genes could not be recovered: do not use the imputed genes of this slide.",
+    }
+    body = []
+    worst_first = ("failed", "not predictable", "warn", "pass")
+    for r in sorted(rows, key=lambda r: worst_first.index(r["status"])):
+        said = "<br>".join(text(part) for part in (good.get(r["status"]), r["reason"]) if part)
+        body.append([f"<strong>{text(r['sample'])}</strong>", badge(r["status"]), said, text(r["reference"])])
+    sections = [
+        _section(
+            "spadit_slides_table",
+            "spadit_slides",
+            "All slides",
+            counts_sentence(rows) + (f" Rule: {text(_rule(facts))}" if _rule(facts) else ""),
+            "html",
+            _html_table(["Slide", "Status", "Why", "Reference"], body, ["20%", "1%", "auto", "18%"]),
+        )
+    ]
+    failed = [r for r in rows if r["status"] == "failed"]
+    if failed:
+        body = [[f"<strong>{text(r['sample'])}</strong>", text(r["step"]), text(r["reason"]), text(r["remedy"] or "–")] for r in failed]
+        sections.append(
+            _section(
+                "spadit_failed",
+                "spadit_slides",
+                "Failed slides",
+                f"{words.plural(len(failed), 'slide')} without a result. The other slides are not affected; after a repair run again with "
+                "<code>-resume</code>, which costs only these.",
+                "html",
+                _html_table(["Slide", "Step", "What is wrong", "What to do"], body, ["20%", "6rem", "auto", "32%"]),
+            )
+        )
+    warnings = [("samplesheet", w) for w in facts.inputs.warnings]
+    warnings += [(qc.id, w) for qc in facts.qc.values() for w in qc.warnings]
+    warnings += [(p.sample, w) for p in facts.pairing.values() for w in p.warnings]
+    if warnings:
+        body = [[f"<strong>{text(who)}</strong>", text(what)] for who, what in warnings]
+        sections.append(
+            _section(
+                "spadit_warnings",
+                "spadit_slides",
+                "Warnings",
+                "What the steps found odd without stopping for it.",
+                "html",
+                _html_table(["Where", "What"], body, ["24%", "auto"]),
+            )
+        )
+    return sections
+
+
+def _rule(facts: Facts) -> str:
+    return next((e.rule for e in facts.evaluation.values() if e.rule), "")
+
+
+def accuracy_sections(facts: Facts, rows: list[dict]) -> list[dict]:
+    """Medians per method, boxes over genes, maps, reliability."""
+    evaluations = {s: facts.evaluation[s] for s in facts.samples if s in facts.evaluation}
+    if not evaluations:
+        return []
+    status_of = {r["sample"]: r["status"] for r in rows}
+    methods = list(dict.fromkeys(r["method"] for e in evaluations.values() for r in e.summary))
+    methods.sort(key=lambda m: (list(style.ROLES).index(style.role(m)), m))
+    scales = {"model": "Blues", "floor": "Oranges", "method": "Purples", "control": "RdPu", "ceiling": "Greys"}
+    medians = _section(
+        "spadit_medians",
+        "spadit_accuracy",
+        "Median PCC by method",
+        "Pearson correlation of imputed and measured values over spots, median over hidden genes. All methods saw the same genes, "
+        "except the ceiling: "
+        "it sees the truth, shows what the visible genes could say at best, and is not a competitor.",
+        "table",
+        {
+            text(s): _without_empty({"status": status_of[s]} | {m: (summary_row(e, m) or {}).get("median_pcc") for m in methods})
+            for s, e in evaluations.items()
+        },
+        headers={"status": _status_header()}
+        | {m: _pcc(text(style.label(m)), text(style.ROLES[style.role(m)][1]), scale=scales[style.role(m)]) for m in methods},
+        pconfig={"id": "spadit_medians_table", "title": "Median PCC by method", "col1_header": "Slide", "no_violin": True},
+    )
+    sections = [medians, *_boxes(facts, methods), *_maps(facts, status_of)]
+    reliability = {}
+    for s, e in evaluations.items():
+        own = facts.metrics[s][facts.metrics[s]["method"].map(style.role) == "model"] if s in facts.metrics else pd.DataFrame()
+        reliability[text(s)] = _without_empty(
+            {
+                "status": status_of[s],
+                "reliability_spearman": e.reliability_spearman,
+                "expected": float(own["reliability"].median()) if "reliability" in own and len(own) else None,
+                "true": float(own["pcc"].median()) if len(own) else None,
+                "coverage": None if e.coverage is None else 100 * e.coverage,
+            }
+        )
+    sections.append(
+        _section(
+            "spadit_reliability",
+            "spadit_accuracy",
+            "Reliability and intervals",
+            "Is the expected PCC that every imputed gene carries worth anything? Compared with the true PCC of hidden genes.",
+            "table",
+            reliability,
+            headers={
+                "status": _status_header(),
+                "reliability_spearman": _pcc(
+                    "Rank correlation", "Spearman correlation of expected and true PCC over hidden genes; 1: the order is right"
+                ),
+                "expected": _pcc("Expected PCC", "Median expected PCC of hidden genes", scale="Purples"),
+                "true": _pcc("True PCC", "Median true PCC of hidden genes"),
+                "coverage": {
+                    "title": "In 90 % interval",
+                    "description": "Share of hidden values inside their 90 % interval",
+                    "suffix": " %",
+                    "format": "{:,.0f}",
+                    "min": 0,
+                    "max": 100,
+                    "scale": "Greens",
+                },
+            },
+            pconfig={"id": "spadit_reliability_table", "title": "Reliability", "col1_header": "Slide", "no_violin": True},
+        )
+    )
+    return sections
+
+
+def _box(values: pd.Series) -> dict | None:
+    values = values.dropna()
+    if values.empty:
+        return None
+    names = ("min", "q1", "median", "q3", "max")
+    return dict(zip(names, (round(float(q), 4) for q in values.quantile([0.05, 0.25, 0.5, 0.75, 0.95])), strict=True)) | {
+        "mean": round(float(values.mean()), 4)
+    }
+
+
+def _boxes(facts: Facts, methods: list[str]) -> list[dict]:
+    samples = [s for s in facts.samples if s in facts.metrics]
+    if not samples:
+        return []
+
+    def box(sample: str, method: str) -> dict | None:
+        table = facts.metrics[sample]
+        return _box(table.loc[table["method"] == method, "pcc"])
+
+    if len(samples) <= FEW:
+        named = {f"{text(s)} · {text(style.label(m))}": box(s, m) for s in samples for m in methods}
+        data = [{name: b for name, b in named.items() if b}]
+        labels = None
+    else:
+        data = [{text(s): b for s in samples if (b := box(s, m))} for m in methods]
+        labels = [{"name": text(style.label(m)), "ylab": "PCC"} for m in methods]
+        data, labels = [d for d in data if d], [label for d, label in zip(data, labels, strict=True) if d]
+    return [
+        _section(
+            "spadit_pcc",
+            "spadit_accuracy",
+            "PCC per gene",
+            "Spread over hidden genes: box = middle half of the genes, line = median (dashed: mean), whiskers = 5 % to 95 %. "
+            "Blue: SpaDiT; orange: simple methods; pink: controls, one number per spot; grey: ceiling, which sees the truth.",
+            "box",
+            data if len(data) > 1 else data[0],
+            pconfig={
+                "id": "spadit_pcc_plot",
+                "title": "SpaDiT: PCC per hidden gene",
+                "xlab": "PCC (Pearson correlation over spots)",
+                "sort_samples": False,
+            }
+            | ({"data_labels": labels} if labels else {}),
+        )
+    ]
+
+
+def _maps(facts: Facts, status_of: dict[str, str]) -> list[dict]:
+    """All thumbnails in one section: several images under one id would silently keep the last."""
+    figures = []
+    for s in facts.samples:
+        if s not in facts.thumbnails:
+            continue
+        top = facts.evaluation[s].top_genes if s in facts.evaluation else []
+        gene, pcc = (top[0] if top else ""), None
+        if s in facts.metrics and gene:
+            table = facts.metrics[s]
+            found = table.loc[(table["gene"] == gene) & (table["method"].map(style.role) == "model"), "pcc"]
+            pcc = float(found.iloc[0]) if len(found) else None
+        image = base64.b64encode(facts.thumbnails[s]).decode()
+        line = f"{text(gene)}, PCC {words.number(pcc)}" if gene else ""
+        figures.append(
+            '<figure style="margin:0;width:20rem;max-width:100%;break-inside:avoid">'
+            f'<img src="data:image/png;base64,{image}" alt="Spatial map of {text(gene)} on {text(s)}, measured beside imputed" '
+            'style="width:100%;background:#fff;border:1px solid rgba(128,128,128,.35);border-radius:.4rem;padding:.4rem">'
+            '<figcaption style="font-size:.9em;overflow-wrap:anywhere;margin-top:.3rem">'
+            f"<strong>{text(s)}</strong> {badge(status_of[s])}<br>{line}</figcaption></figure>"
+        )
+    if not figures:
+        return []
+    return [
+        _section(
+            "spadit_maps",
+            "spadit_accuracy",
+            "Maps of the best gene",
+            "The hidden gene with the highest PCC of each slide, measured beside imputed on one colour scale (yellow is high). "
+            "It is the best case: typical genes are in the slide's own report.",
+            "html",
+            f'<div class="spadit-scroll" style="display:flex;flex-wrap:wrap;gap:1.25rem;align-items:flex-start">{"".join(figures)}</div>',
+        )
+    ]
+
+
+def quality_sections(facts: Facts) -> list[dict]:
+    """QC before and after, of slides and of references; gene overlap."""
+    order = [*facts.samples, *dict.fromkeys(reference_of(facts, s) for s in facts.samples)]
+    ids = sorted(facts.qc, key=lambda i: (order.index(i) if i in order else len(order), i))
+    sections = []
+    for role, unit in (("slide", "spots"), ("reference", "cells")):
+        data, headers = {}, {}
+        for i in ids:
+            q = facts.qc[i]
+            if q.role != role:
+                continue
+            removed = [f"{f['removed']} {f['axis']}: {f['reason']}" for f in q.filters if f.get("removed")]
+            data[text(i)] = _without_empty(
+                {
+                    "obs_before": q.before.get("n_obs"),
+                    "obs_after": q.after.get("n_obs"),
+                    "genes_before": q.before.get("n_genes"),
+                    "genes_after": q.after.get("n_genes"),
+                    "counts": q.after.get("median_counts"),
+                    "genes": q.after.get("median_genes"),
+                    "zeros": None if q.after.get("zero_share") is None else 100 * q.after["zero_share"],
+                    "mito": None if q.after.get("mito_share") is None else 100 * q.after["mito_share"],
+                    "removed": text("; ".join(removed) or "nothing"),
+                }
+            )
+        headers = {
+            "obs_before": _whole(f"{unit.title()} before", f"{unit.title()} in the file"),
+            "obs_after": _whole(f"{unit.title()} after", f"{unit.title()} after the filters"),
+            "genes_before": _whole("Genes before", "Genes in the file"),
+            "genes_after": _whole("Genes after", "Genes after the filters"),
+            "counts": _whole("Median counts", f"Median total counts per {unit[:-1]}, after the filters", scale="Greens"),
+            "genes": _whole("Median genes", f"Median genes detected per {unit[:-1]}, after the filters", scale="Greens"),
+            "zeros": _percent("Zeros", "Share of zero values after the filters"),
+            "mito": _percent("Mitochondrial", f"Median mitochondrial share per {unit[:-1]}"),
+            "removed": {"title": "Removed", "description": "What each filter removed, and why", "scale": False},
+        }  # fmt: skip
+        if data:
+            sections.append(
+                _section(
+                    f"spadit_qc_{role}s",
+                    "spadit_quality",
+                    f"{role.title()}s before and after the filters",
+                    f"{'Spots' if role == 'slide' else 'Cells'} and genes before and after QC, with what was removed and why.",
+                    "table",
+                    data,
+                    headers=headers,
+                    pconfig={"id": f"spadit_qc_{role}s_table", "title": f"QC of {role}s", "col1_header": role.title(), "no_violin": True},
+                )
+            )
+    overlap = {}
+    for s in facts.samples:
+        if s in facts.pairing:
+            p = facts.pairing[s]
+            overlap[text(s)] = {
+                "shared": p.n_shared,
+                "imputed": p.n_unmeasured,
+                "slide_only": len(p.slide_only),
+                "dropped": sum(p.dropped.values()),
+            }
+    if overlap:
+        sections.append(
+            _section(
+                "spadit_overlap",
+                "spadit_quality",
+                "Gene overlap",
+                "Genes that slide and reference share (the model learns from them), that only the reference has (imputed), and "
+                "that only the slide has "
+                "(they can't be imputed).",
+                "bargraph",
+                overlap,
+                categories={
+                    "shared": {"name": "shared", "color": "#0072B2"},
+                    "imputed": {"name": "only in the reference: imputed", "color": "#E69F00"},
+                    "slide_only": {"name": "only on the slide", "color": "#999999"},
+                    "dropped": {"name": "left out (ambiguous or empty)", "color": "#CC79A7"},
+                },
+                pconfig={"id": "spadit_overlap_plot", "title": "SpaDiT: genes of slide and reference", "ylab": "Genes", "cpswitch": True},
+            )
+        )
+    return sections
+
+
+def training_sections(facts: Facts) -> list[dict]:
+    """Training curves: all fits of a single slide, the evaluation fit of each of several; networks of a fit are averaged."""
+    samples = [s for s in facts.samples if s in facts.curves and len(facts.curves[s])]
+    if not samples:
+        return []
+    tabs = [("validation_pcc", "Validation PCC"), ("train_loss", "Training loss"), ("validation_loss", "Validation loss")]
+    data, labels = [], []
+    for column, name in tabs:
+        lines = {}
+        for s in samples:
+            table = facts.curves[s]
+            if column not in table:
+                continue
+            fits = list(dict.fromkeys(table["fit"]))
+            if len(samples) > 1:
+                fits = ["evaluation"] if "evaluation" in fits else fits[:1]
+            for fit in fits:
+                curve = training.curve(table, fit, column)
+                if len(curve):
+                    # pairs, not a dict: MultiQC would sort a dict's keys as texts
+                    lines[text(s) if len(samples) > 1 else text(fit)] = [[int(k), round(float(v), 5)] for k, v in curve.items()]
+        if lines:
+            data.append(lines)
+            labels.append({"name": name, "ylab": name, "xlab": "Training step"})
+    if not data:
+        return []
+    what = "One line per fit." if len(samples) == 1 else "The evaluation fit of each slide; the other fits are in the slide's own report."
+    facts_table = {
+        text(s): _without_empty(
+            {
+                "preset": text(t.preset),
+                "device": text(t.device),
+                "fits": len(t.fits),
+                "weights": t.n_weights,
+                "minutes": None if t.seconds is None else t.seconds / 60,
+            }
+        )
+        for s, t in facts.training.items()
+        if s in facts.samples
+    }
+    sections = [
+        _section(
+            "spadit_curves",
+            "spadit_training",
+            "Training curves",
+            f"{what} Validation genes choose when training stops; hidden genes take no part.",
+            "linegraph",
+            data if len(data) > 1 else data[0],
+            pconfig={"id": "spadit_curves_plot", "title": "SpaDiT: training", "xlab": "Training step", "ylab": labels[0]["name"]}
+            | ({"data_labels": labels} if len(data) > 1 else {}),
+        )
+    ]
+    if facts_table:
+        sections.append(
+            _section(
+                "spadit_training_facts",
+                "spadit_training",
+                "What was trained",
+                "Fits per slide: one for the test genes, one per fold of the cross-fitting, and one for delivery where there are "
+                "genes to impute.",
+                "table",
+                facts_table,
+                headers={
+                    "preset": {"title": "Preset", "description": "Set of model settings", "scale": False},
+                    "device": {"title": "Device", "description": "What it was trained on", "scale": False},
+                    "fits": _whole("Fits", "Number of fits"),
+                    "weights": _whole("Weights", "Weights of one network"),
+                    "minutes": {"title": "Time", "description": "Training time", "suffix": " min", "format": "{:,.1f}", "scale": False},
+                },
+                pconfig={"id": "spadit_training_table", "title": "Training", "col1_header": "Slide", "no_violin": True},
+            )
+        )
+    return sections
+
+
+def read_versions(path: str | Path) -> dict[str, dict[str, str]]:
+    """versions.yml: process -> tool -> version."""
+    import yaml
+
+    content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path} should hold process names with tools and versions below them.")
+    return {str(p).split(":")[-1]: {str(t): str(v) for t, v in tools.items()} for p, tools in content.items() if isinstance(tools, dict)}
+
+
+def methods_sections(facts: Facts, params: dict, versions: dict[str, dict[str, str]]) -> list[dict]:
+    """Methods text with its references, parameters, software versions."""
+    from spadit import __version__
+
+    samples = facts.samples
+    chosen = [[table[s] for s in samples if s in table] for table in (facts.training, facts.split, facts.pairing)]
+    paragraphs, references = words.cite(words.methods_paragraphs(__version__, *chosen, cohort=True))
+    body = "".join(f"<p>{text(p)}</p>" for p in paragraphs)
+    body += "<p><strong>References</strong></p><ol>" + "".join(f"<li>{text(r)}</li>" for r in references) + "</ol>"
+    shown = {k: Path(str(v)).name if k == "input" and v else v for k, v in params.items() if k not in ("outdir", "help", "version")}
+    rows = [[f"<code>{text(k)}</code>", "not set" if v is None else f"<code>{text(v)}</code>"] for k, v in sorted(shown.items())]
+    tools: dict[str, dict[str, set[str]]] = {}
+    for process, found in versions.items():
+        for tool, version in found.items():
+            tools.setdefault(tool, {}).setdefault(version, set()).add(process)
+    software = [
+        [text(tool), f"<code>{text(version)}</code>", text(", ".join(sorted(steps)))]
+        for tool, by_version in sorted(tools.items(), key=lambda item: item[0].lower())
+        for version, steps in sorted(by_version.items())
+    ]
+    sections = [
+        _section(
+            "spadit_methods_text",
+            "spadit_methods",
+            "Methods text",
+            "For a paper; made from what really ran. Check it before you use it.",
+            "html",
+            body,
+        )
+    ]
+    if rows:
+        sections.append(
+            _section(
+                "spadit_parameters",
+                "spadit_methods",
+                "Parameters",
+                "Settings of this run.",
+                "html",
+                _html_table(["Parameter", "Value"], rows, ["40%", "auto"]),
+            )
+        )
+    if software:
+        sections.append(
+            _section(
+                "spadit_software",
+                "spadit_methods",
+                "Software versions",
+                "As reported by the steps themselves.",
+                "html",
+                _html_table(["Software", "Version", "Steps"], software, ["25%", "20%", "auto"]),
+            )
+        )
+    return sections
+
+
+def summarize(inputs: Inputs, folder: str | Path, params: dict, versions: dict[str, dict[str, str]], outdir: str | Path) -> list[dict]:
+    """Write every section as ``<id>_mqc.json``, and slides.json and slides.csv; returns the rows of slides.csv."""
+    facts = collect(inputs, folder)
+    rows = slide_rows(facts)
+    sections = [
+        general_stats(rows),
+        *slides_sections(facts, rows),
+        *accuracy_sections(facts, rows),
+        *quality_sections(facts),
+        *training_sections(facts),
+        *methods_sections(facts, params, versions),
+    ]
+    outdir = Path(outdir)
+    outdir.mkdir(parents=True, exist_ok=True)
+    for section in sections:
+        write_text(outdir / f"{section['id']}_mqc.json", json.dumps(_plain(section), ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(outdir / "slides.json", json.dumps(_plain(rows), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in _plain(rows))
+    write_text(outdir / "slides.csv", table.getvalue())
+    return rows

@@ -1,0 +1,291 @@
+"""The page of one slide: a single HTML file that needs no network, made to be mailed to the lab."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+from anndata import AnnData
+
+from spadit.contracts import Evaluation, Pairing, QualityControl, Split, Training, write_text
+from spadit.plots import qc as qc_plots
+from spadit.plots import style
+from spadit.plots import training as training_plots
+from spadit.plots.slide import own_rows
+from spadit.report import words
+
+GENE_LIMIT = 3000
+"""Rows of the gene table: measured genes first come in, then the unmeasured ones of highest reliability."""
+
+CLASSES = ("reliable", "use with care", "do not use")
+
+
+@dataclasses.dataclass
+class SlideFacts:
+    """Everything the page is made from."""
+
+    sample: str
+    imputed: AnnData
+    metrics: pd.DataFrame
+    qc_slide: QualityControl
+    qc_reference: QualityControl
+    pairing: Pairing
+    split: Split
+    training: Training
+    evaluation: Evaluation
+    curves: pd.DataFrame
+    plots: Path
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _small(png: bytes) -> bytes:
+    """A PNG with a palette of 256 colours: a third of the size, no visible difference in maps of one colour scale."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(256).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _figure(plots: Path, name: str, vector: bool = False) -> str | None:
+    """A figure of the plots folder as a data URI, or None when it was not drawn."""
+    path = plots / f"{name}.{'svg' if vector else 'png'}"
+    if not path.is_file():
+        return None
+    return _data_uri(path.read_bytes(), "image/svg+xml") if vector else _data_uri(_small(path.read_bytes()), "image/png")
+
+
+def summary_row(evaluation: Evaluation, method: str | None = None, split: str = "all") -> dict | None:
+    """A method's row of the evaluation's summary; without a name SpaDiT's."""
+    for row in evaluation.summary:
+        if row["split"] == split and (row["method"] == method if method else style.role(row["method"]) == "model"):
+            return row
+    return None
+
+
+def best_of(evaluation: Evaluation, role: str) -> dict | None:
+    """The method of a role ('floor', 'control', 'ceiling') with the highest median PCC over all scored genes."""
+    rows = [r for r in evaluation.summary if r["split"] == "all" and style.role(r["method"]) == role and r["median_pcc"] is not None]
+    return max(rows, key=lambda r: r["median_pcc"]) if rows else None
+
+
+def status(evaluation: Evaluation, warnings: list[str]) -> tuple[str, list[str]]:
+    """Status of a slide and the reasons: the evaluation's verdict, but 'warn' for a slide that passes with warnings of QC or pairing."""
+    reasons = list(evaluation.reasons)
+    if evaluation.verdict == "pass" and warnings:
+        return "warn", [*reasons, *warnings]
+    return evaluation.verdict, reasons
+
+
+def class_counts(var: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Reliability class -> number of genes, for 'unmeasured', 'measured' and 'all'."""
+    measured = var["measured"].astype(bool)
+    parts = {"unmeasured": var[~measured], "measured": var[measured], "all": var}
+    return {
+        name: {c: int((part["reliability_class"].astype(str) == c).sum()) for c in CLASSES} | {"total": len(part)}
+        for name, part in parts.items()
+    }
+
+
+def summary_sentences(facts: SlideFacts) -> list[str]:
+    """Three sentences that a person who reads nothing else should have read."""
+    e, p = facts.evaluation, facts.pairing
+    counts = class_counts(facts.imputed.var)
+    n_new = counts["unmeasured"]["total"]
+    spots, cells = words.plural(facts.imputed.n_obs, "spot"), words.plural(p.n_cells, "cell")
+    if n_new:
+        first = (
+            f"SpaDiT imputed {words.plural(n_new, 'gene')} that this slide did not measure, at each of its {spots}, "
+            f"with the reference {p.reference} ({cells})."
+        )
+    else:
+        first = (
+            f"This slide measured every gene that its reference {p.reference} ({cells}) holds, so there was no new gene to impute: "
+            f"what follows is the test of how well imputation works on its {spots}."
+        )
+    own, floor = summary_row(e), best_of(e, "floor")
+    second = "No hidden gene could be scored."
+    if own:
+        second = (
+            f"To see how far that can be trusted, each of {words.plural(e.n_scored, 'measured gene')} was hidden and imputed: "
+            f"the imputed and measured patterns agree with a median correlation of {words.number(own['median_pcc'])} "
+            f"(95 % interval {words.number(own['low'])} to {words.number(own['high'])}; 1 is perfect, 0 is chance)"
+        )
+        if floor:
+            better = floor["median_pcc"] > (own["median_pcc"] or 0)
+            second += f", against {words.number(floor['median_pcc'])} for the best simple method, {floor['method']}"
+            second += ", which did better here" if better else ""
+        second += "."
+    group, name = ("unmeasured", "imputed new genes") if n_new else ("measured", "measured genes")
+    c = counts[group]
+    third = (
+        f"Of the {words.count(c['total'])} {name}, {words.count(c['reliable'])} {'is' if c['reliable'] == 1 else 'are'} expected "
+        "to be reliable, "
+        f"{words.count(c['use with care'])} {'needs' if c['use with care'] == 1 else 'need'} care and "
+        f"{words.count(c['do not use'])} should not be used."
+    )
+    if e.verdict == "not predictable":
+        third = "So the imputed genes of this slide should not be used: nothing shows that they are usefully better than chance."
+    return [first, second, third]
+
+
+def gene_rows(facts: SlideFacts, limit: int = GENE_LIMIT) -> tuple[list[dict], int]:
+    """Rows of the gene table, most reliable first, and the number of genes left out."""
+    var = facts.imputed.var.copy()
+    var["pcc"] = own_rows(facts.metrics).drop_duplicates("gene").set_index("gene")["pcc"].reindex(var.index)
+    var["measured"] = var["measured"].astype(bool)
+    kept = var.sort_values(["measured", "reliability"], ascending=False, kind="stable").head(limit)
+    kept = kept.sort_values("reliability", ascending=False, kind="stable")
+    rows = [
+        {
+            "gene": gene,
+            "hidden": "not measured" if not row["measured"] else str(row["split"]),
+            "reliability": float(row["reliability"]),
+            "reliability_class": str(row["reliability_class"]),
+            "pcc": float(row["pcc"]),
+        }
+        for gene, row in kept.iterrows()
+    ]
+    return rows, len(var) - len(rows)
+
+
+def qc_table(qc: QualityControl) -> list[tuple[str, str, str]]:
+    """Rows (what, before, after) of a QC table; what was not measured is left out."""
+    unit = "spots" if qc.role == "slide" else "cells"
+    names = [
+        ("n_obs", unit, words.count),
+        ("n_genes", "genes", words.count),
+        ("median_counts", f"median counts per {unit[:-1]}", words.count),
+        ("median_genes", f"median genes per {unit[:-1]}", words.count),
+        ("zero_share", "share of zeros", lambda v: words.percent(v, 1)),
+        ("mito_share", "median mitochondrial share", lambda v: words.percent(v, 1)),
+    ]
+    return [(name, show(qc.before.get(key)), show(qc.after.get(key))) for key, name, show in names if qc.before.get(key) is not None]
+
+
+def _parsed(recorded) -> dict:
+    """A dict that was stored as such or as a JSON text."""
+    if isinstance(recorded, str):
+        try:
+            recorded = json.loads(recorded)
+        except json.JSONDecodeError:
+            return {"as recorded": recorded}
+    return dict(recorded) if hasattr(recorded, "items") else {"as recorded": str(recorded)}
+
+
+def parameter_rows(facts: SlideFacts) -> list[tuple[str, str]]:
+    """Parameters as recorded in the imputed file, then those of the training that it does not name."""
+    recorded = _parsed(facts.imputed.uns.get("spadit", {}).get("parameters", {}))
+    flat: dict[str, object] = {}
+
+    def add(prefix: str, values: dict) -> None:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                add(f"{prefix}{key}.", value)
+            else:
+                flat.setdefault(f"{prefix}{key}", value)
+
+    add("", recorded)
+    add("", {"preset": facts.training.preset, "device": facts.training.device, "seed": facts.split.seed, **facts.training.parameters})
+    return [(key, "not set" if value is None else str(value)) for key, value in flat.items()]
+
+
+def _checksums(facts: SlideFacts) -> list[tuple[str, str]]:
+    recorded = _parsed(facts.imputed.uns.get("spadit", {}).get("inputs", {}))
+    return [
+        (f"{role}: {entry.get('source', '')}", str(entry.get("sha256", ""))) if isinstance(entry, dict) else (str(role), str(entry))
+        for role, entry in recorded.items()
+    ]
+
+
+def _context(facts: SlideFacts) -> dict:
+    """All values the template shows. Text is escaped by the template, never here."""
+    e, plots = facts.evaluation, Path(facts.plots)
+    version = str(facts.imputed.uns.get("spadit", {}).get("version") or words.library_versions(())["SpaDiT-flow"])
+    paragraphs, references = words.cite(words.methods_paragraphs(version, [facts.training], [facts.split], [facts.pairing]))
+    methods = [r["method"] for r in e.summary if r["split"] == "all"]
+    order = sorted(methods, key=lambda m: (list(style.ROLES).index(style.role(m)), -(summary_row(e, m)["median_pcc"] or -9)))
+    genes, left_out = gene_rows(facts)
+    svg = lambda figure: _data_uri(style.svg(figure), "image/svg+xml")  # noqa: E731
+    counts = class_counts(facts.imputed.var)
+    warnings = [*facts.qc_slide.warnings, *facts.qc_reference.warnings, *facts.pairing.warnings]
+    verdict, reasons = status(e, warnings)
+    platform = facts.qc_slide.platform
+    return {
+        "w": words,
+        "sample": facts.sample,
+        "version": version,
+        "e": e,
+        "sentences": summary_sentences(facts),
+        "own": summary_row(e),
+        "own_test": summary_row(e, split="test"),
+        "floor": best_of(e, "floor"),
+        "ceiling": best_of(e, "ceiling"),
+        "n_spots": facts.imputed.n_obs,
+        "n_new": counts["unmeasured"]["total"],
+        "classes": counts,
+        "class_names": CLASSES,
+        "methods": [
+            {"row": summary_row(e, m), "label": style.label(m), "role": style.role(m), "role_name": style.ROLES[style.role(m)][1]}
+            for m in order
+        ],
+        "split": facts.split,
+        "split_sentence": words.split_sentence(facts.split),
+        "pairing": facts.pairing,
+        "qc": [("Slide", facts.qc_slide, qc_table(facts.qc_slide)), ("Reference", facts.qc_reference, qc_table(facts.qc_reference))],
+        "warnings": warnings,
+        "status": verdict,
+        "reasons": reasons,
+        "platform": "" if platform == "h5ad" else platform,  # a file format says nothing about the technology
+        "training": facts.training,
+        "show_validation": any(fit.get("n_validation") is not None for fit in facts.training.fits),
+        "genes": genes,
+        "left_out": left_out,
+        "figures": {
+            "top_genes": _figure(plots, "top_genes"),
+            "typical_genes": _figure(plots, "typical_genes"),
+            "unmeasured_genes": _figure(plots, "unmeasured_genes"),
+            "total_counts": _figure(plots, "total_counts"),
+            "methods_pcc": _figure(plots, "methods_pcc", vector=True),
+            "methods_all_measures": _figure(plots, "methods_all_measures", vector=True),
+            "reliability": _figure(plots, "reliability", vector=True),
+            "qc_histograms": _figure(plots, "qc_histograms", vector=True),
+            "quantiles": svg(qc_plots.quantiles(facts.qc_slide.quantiles, facts.qc_reference.quantiles)),
+            "training": svg(training_plots.curves(facts.curves)) if len(facts.curves) else None,
+        },
+        "paragraphs": paragraphs,
+        "references": references,
+        "parameters": parameter_rows(facts),
+        "versions": words.library_versions(),
+        "checksums": _checksums(facts),
+    }
+
+
+def render(facts: SlideFacts) -> str:
+    """The page as text. Every value is HTML-escaped; the browser is told to load nothing from anywhere."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    here = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    script = (here / "slide.js").read_text(encoding="utf-8")
+    # only this very script may run, so that a value that slipped through as markup could still do nothing
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    template = environment.get_template("slide.html.j2")
+    return template.render(
+        **_context(facts), script=script, script_hash=f"sha256-{digest}", css=(here / "slide.css").read_text(encoding="utf-8")
+    )
+
+
+def write(facts: SlideFacts, path: str | Path) -> None:
+    """Write the page whole or not at all."""
+    write_text(path, render(facts))

@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""REPORT: the self-contained page of one slide."""
+
+import sys
+
+from spadit.cli import parser, run
+
+
+def work(args) -> None:
+    from pathlib import Path
+
+    import anndata
+    import pandas as pd
+
+    from spadit.contracts import Evaluation, Pairing, QualityControl, Split, Training
+    from spadit.report import slide
+
+    facts = slide.SlideFacts(
+        sample=args.id,
+        imputed=anndata.read_h5ad(args.imputed, backed="r"),  # only its tables are needed
+        metrics=pd.read_csv(args.metrics, dtype={"gene": str, "method": str, "split": str}, keep_default_na=False, na_values=[""]),
+        qc_slide=QualityControl.from_json(args.qc_slide),
+        qc_reference=QualityControl.from_json(args.qc_reference),
+        pairing=Pairing.from_json(args.pairing),
+        split=Split.from_json(args.split),
+        training=Training.from_json(args.training),
+        evaluation=Evaluation.from_json(args.evaluation),
+        curves=pd.read_csv(args.curves, dtype={"fit": str}),
+        plots=Path(args.plots),
+    )
+    slide.write(facts, args.output)
+
+
+def main() -> int:
+    p = parser(__doc__, "report")
+    p.add_argument("--imputed", required=True, help="the slide's imputed.h5ad")
+    p.add_argument("--metrics", required=True, help="metrics.csv")
+    p.add_argument("--qc-slide", required=True, help="QC facts of the slide (JSON)")
+    p.add_argument("--qc-reference", required=True, help="QC facts of its reference (JSON)")
+    p.add_argument("--pairing", required=True, help="pairing.json")
+    p.add_argument("--split", required=True, help="split.json")
+    p.add_argument("--training", required=True, help="training.json")
+    p.add_argument("--evaluation", required=True, help="evaluation.json")
+    p.add_argument("--curves", required=True, help="curves.csv")
+    p.add_argument("--plots", default="plots", help="folder made by PLOT (default: plots)")
+    p.add_argument("--output", required=True, help="the page to write (HTML)")
+    return run("report", p.parse_args(), work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,305 @@
+"""The slide's page and the cohort's sections: what they say, that they escape what they are given, that they load nothing."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+import re
+import shutil
+
+import pytest
+from report_facts import RULE, inputs, slide_facts, write_slide
+
+from spadit.contracts import Failure, Training
+from spadit.plots.slide import draw_all
+from spadit.report import cohort, slide, words
+
+EVIL = "<script>alert(1)</script>"
+
+
+def page(tmp_path, sample="cortex", **options) -> str:
+    paths = write_slide(tmp_path / "in", sample, **options)
+    facts = slide_facts(paths, sample, tmp_path / "plots")
+    draw_all(sample, facts.imputed, slide_facts_slide(paths), facts.metrics, facts.evaluation.top_genes, facts.plots)
+    return slide.render(facts)
+
+
+def slide_facts_slide(paths):
+    import anndata
+
+    return anndata.read_h5ad(paths["slide"])
+
+
+def plain(text: str) -> str:
+    """What a reader sees."""
+    text = re.sub(r"(?s)<(script|style)\b.*?</\1>", " ", text)
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", text)))
+
+
+# --- the slide's page
+
+
+def test_page_says_what_was_done_and_what_came_out(tmp_path):
+    text = plain(page(tmp_path))
+    for expected in (
+        "SpaDiT imputed 5 genes that this slide did not measure, at each of its 80 spots",
+        "each of 12 measured genes was hidden and imputed",
+        "Passed: use genes by their reliability class",
+        RULE,
+        "divided at random (seed 7)",
+        "oracle_ridge (ceiling)",
+        "library_size (control)",
+        "fewer than 1 counts",
+        "SpaDiT is better",
+        "max_steps",
+        "3 min 3 s",
+        "arXiv:2407.13182",
+        "ab" * 32,
+    ):
+        assert expected in text, expected
+
+
+def test_page_is_self_contained_and_small_enough_to_mail(tmp_path):
+    content = page(tmp_path)
+    assert len(content) < 5_000_000
+    assert content.count('src="data:image/') >= 8
+    outside = re.findall(r'(?:src|href|action|srcset)\s*=\s*"(?!data:|#)[^"]*"|url\((?!["\']?data:)[^)]*\)|@import', content)
+    assert outside == []
+    assert "default-src 'none'" in content
+
+
+def test_not_predictable_is_said_first_and_unmistakably(tmp_path):
+    content = page(tmp_path, verdict="not predictable")
+    text = plain(content[content.index("<main>") :])
+    assert text.index("Not predictable: do not use the imputed genes of this slide") < 120
+    assert "What this means." in text and "What may help." in text
+    assert "should not be used" in text and "below 0.10" in text
+    assert "verdict pass" not in content
+    assert "not predictable" in re.search(r"<title>(.*?)</title>", content).group(1)
+
+
+def test_warnings_turn_pass_into_warn_and_are_shown(tmp_path):
+    text = plain(page(tmp_path, warnings=["only 3 counts per spot"]))
+    assert "Use with care" in text and "Passed:" not in text and "only 3 counts per spot" in text
+
+
+def test_everything_is_escaped(tmp_path):
+    content = page(tmp_path, sample="s<b>1", genes=[EVIL, *[f"G{k}" for k in range(11)]], warnings=[EVIL])
+    assert EVIL not in content
+    assert html.escape(EVIL) in content
+    assert "s<b>1" not in content and "s&lt;b&gt;1" in content
+    assert content.count("<script") == 1  # our own
+
+
+def test_only_our_script_may_run(tmp_path):
+    import base64
+    import hashlib
+
+    content = page(tmp_path)
+    script = re.search(r"(?s)<script>(.*?)</script>", content).group(1)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html.unescape(content)
+
+
+def test_slide_without_new_genes_says_so(tmp_path):
+    text = plain(page(tmp_path, n_unmeasured=0))
+    assert "there was no new gene to impute" in text
+
+
+def test_gene_table_is_cut_at_its_limit_with_measured_genes_kept(tmp_path):
+    paths = write_slide(tmp_path, n_unmeasured=5)
+    facts = slide_facts(paths, "cortex", tmp_path)
+    rows, left_out = slide.gene_rows(facts, limit=14)
+    assert len(rows) == 14 and left_out == 3
+    assert sum(r["hidden"] != "not measured" for r in rows) == 12
+    assert [r["reliability"] for r in rows] == sorted((r["reliability"] for r in rows), reverse=True)
+
+
+def test_page_without_plots_still_comes_out(tmp_path):
+    paths = write_slide(tmp_path)
+    assert "Measured and imputed maps" in slide.render(slide_facts(paths, "cortex", tmp_path / "nothing"))
+
+
+def test_summary_admits_when_a_simple_method_does_better(tmp_path):
+    paths = write_slide(tmp_path)
+    facts = slide_facts(paths, "cortex", tmp_path)
+    for row in facts.evaluation.summary:
+        if row["method"] == "ridge":
+            row["median_pcc"] = 0.9
+    assert "0.90 for the best simple method, ridge, which did better here" in slide.summary_sentences(facts)[1]
+
+
+def test_numbers_in_words():
+    assert words.number(-0.104) == "−0.10" and words.number(-0.001) == "0.00" and words.number(float("nan")) == "n/a"
+    assert words.count(12345) == "12,345" and words.count(None) == "n/a" and words.plural(1, "gene") == "1 gene"
+    assert words.duration(3725) == "1 h 2 min" and words.percent(0.883) == "88 %"
+
+
+def test_methods_text_cites_in_order_of_appearance():
+    paragraphs, references = words.cite(words.methods_paragraphs("1.0", [], [], []))
+    joined = " ".join(paragraphs)
+    numbers = [int(n) for n in re.findall(r"\[(\d+)\]", joined)]
+    assert numbers == list(range(1, len(references) + 1))
+    assert not re.search(r"\[[a-z]+\]", joined)
+
+
+def test_report_executable(tmp_path, root):
+    import subprocess
+    import sys
+
+    paths = write_slide(tmp_path / "in")
+    names = ("imputed", "metrics", "qc_slide", "qc_reference", "pairing", "split", "training", "evaluation", "curves")
+    options = [f"--{name.replace('_', '-')}={paths[name]}" for name in names]
+    output = tmp_path / "cortex.report.html"
+    command = [sys.executable, root / "bin" / "spadit_report.py", "--id", "cortex", *options, "--plots", tmp_path, "--output", output]
+    subprocess.run(command, check=True)
+    assert "<title>cortex: pass" in output.read_text(encoding="utf-8")
+
+
+# --- the cohort
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Facts of two slides: one passes, one is not predictable."""
+    facts = tmp_path / "facts"
+    for sample, verdict in (("good", "pass"), ("weak", "not predictable")):
+        paths = write_slide(facts, sample, verdict)
+        paths["imputed"].unlink()
+        paths["slide"].unlink()
+        (facts / f"{sample}.thumbnail.png").write_bytes(b"\x89PNG not really")
+    return facts
+
+
+def run(tmp_path, folder, sheet, params=None, versions=None):
+    rows = cohort.summarize(sheet, folder, params or {"seed": 0}, versions or {"TRAIN": {"torch": "2.9"}}, tmp_path / "mqc")
+    sections = {p.name.removesuffix("_mqc.json"): json.loads(p.read_text(encoding="utf-8")) for p in (tmp_path / "mqc").glob("*_mqc.json")}
+    return {r["sample"]: r for r in rows}, sections
+
+
+def test_all_sections_are_there(tmp_path, folder):
+    rows, sections = run(tmp_path, folder, inputs("good", "weak"))
+    assert rows["good"]["status"] == "pass" and rows["weak"]["status"] == "not predictable"
+    assert set(sections) == {
+        "spadit_summary", "spadit_slides_table", "spadit_medians", "spadit_pcc", "spadit_maps", "spadit_reliability", "spadit_qc_slides",
+        "spadit_qc_references", "spadit_overlap", "spadit_curves", "spadit_training_facts", "spadit_methods_text", "spadit_parameters",
+        "spadit_software",
+    }  # fmt: skip
+    assert sections["spadit_summary"]["data"]["good"]["median_pcc"] == pytest.approx(rows["good"]["median_pcc"])
+    assert all("parent_id" in s for name, s in sections.items() if name != "spadit_summary")
+    assert sections["spadit_maps"]["data"].count("<img") == 2
+    assert [x for x, _ in sections["spadit_curves"]["data"][0]["good"]] == [0, 90, 100]
+    assert "2 slides: 1 pass, 1 not predictable." in sections["spadit_slides_table"]["description"]
+    assert sections["spadit_overlap"]["data"]["good"] == {"shared": 12, "imputed": 5, "slide_only": 0, "dropped": 0}
+
+
+def test_slides_files_have_a_row_per_slide_of_the_sheet(tmp_path, folder):
+    run(tmp_path, folder, inputs("weak", "lost", "good"))
+    with open(tmp_path / "mqc" / "slides.csv", encoding="utf-8", newline="") as stream:
+        table = list(csv.DictReader(stream))
+    assert [r["sample"] for r in table] == ["weak", "lost", "good"]
+    assert tuple(table[0]) == cohort.COLUMNS
+    listed = json.loads((tmp_path / "mqc" / "slides.json").read_text(encoding="utf-8"))
+    assert [r["status"] for r in listed] == ["not predictable", "failed", "pass"]
+
+
+def test_failed_slide_keeps_reason_and_remedy_and_leaves_the_others(tmp_path, folder):
+    Failure("broken", "slide", "read", f"broken/st.h5ad has no coordinates {EVIL}.", "Add obsm['spatial'].").to_json(folder / "broken.json")
+    rows, sections = run(tmp_path, folder, inputs("good", "broken"))
+    assert rows["broken"]["status"] == "failed" and rows["broken"]["step"] == "READ" and "no coordinates" in rows["broken"]["reason"]
+    assert rows["good"]["status"] == "pass"
+    shown = sections["spadit_failed"]["data"]
+    assert EVIL not in shown and html.escape(EVIL) in shown and "Add obsm" in shown
+
+
+def test_failed_reference_fails_its_slides_only(tmp_path, folder):
+    Failure("atlas", "reference", "qc", "atlas.h5ad has no counts.", "Give raw counts.").to_json(folder / "atlas.json")
+    rows, _ = run(tmp_path, folder, inputs("good", "a", "b", references={"a": "atlas", "b": "atlas"}))
+    assert [rows[s]["status"] for s in ("good", "a", "b")] == ["pass", "failed", "failed"]
+    assert rows["a"]["reason"] == "Its reference atlas failed: atlas.h5ad has no counts."
+
+
+@pytest.mark.parametrize(
+    ("gone", "step"),
+    [
+        ((), "EVALUATE"),
+        (("training",), "TRAIN"),
+        (("training", "split"), "SPLIT"),
+        (("training", "split", "pairing"), "PAIR"),
+        (("training", "split", "pairing", "qc"), "QC"),
+    ],
+)
+def test_slide_that_ended_without_a_word_names_its_last_step(tmp_path, folder, gone, step):
+    for kind in ("evaluation", *gone):
+        (folder / f"good.{kind}.json").unlink()
+    rows, _ = run(tmp_path, folder, inputs("good", "weak"))
+    assert rows["good"]["status"] == "failed" and rows["good"]["step"] == step
+    assert step in rows["good"]["reason"] and "pipeline_info/execution_trace" in rows["good"]["reason"]
+    assert rows["weak"]["status"] == "not predictable"
+
+
+def test_lost_reference_is_named(tmp_path, folder):
+    for name in ("good.evaluation", "good.training", "good.split", "good.pairing", "good.reference.qc"):
+        (folder / f"{name}.json").unlink()
+    rows, _ = run(tmp_path, folder, inputs("good"))
+    assert "Its reference good_reference ended in READ or QC" in rows["good"]["reason"]
+
+
+def test_nothing_but_failures_still_gives_a_report(tmp_path):
+    empty = tmp_path / "facts"
+    empty.mkdir()
+    rows, sections = run(tmp_path, empty, inputs("a", "b"))
+    assert {r["status"] for r in rows.values()} == {"failed"}
+    assert {"spadit_summary", "spadit_slides_table", "spadit_failed"} <= set(sections)
+
+
+def test_unreadable_fact_is_left_out(tmp_path, folder, caplog):
+    (folder / "odd.json").write_text("{", encoding="utf-8")
+    (folder / "list.json").write_text("[]", encoding="utf-8")
+    rows, _ = run(tmp_path, folder, inputs("good"))
+    assert rows["good"]["status"] == "pass"
+    assert "odd.json is left out" in caplog.text
+
+
+def test_no_text_from_data_reaches_the_report_unescaped(tmp_path, folder):
+    paths = write_slide(tmp_path / "evil", "x<i>", warnings=[EVIL])
+    for path in paths.values():
+        if path.suffix != ".h5ad":
+            shutil.copy(path, folder)
+    Training("x<i>", EVIL, EVIL, {}, [], 1.0, 1).to_json(folder / "x<i>.training.json")
+    sheet = inputs("good", "x<i>")
+    sheet.warnings = [EVIL]
+    _, sections = run(
+        tmp_path, folder, sheet, {"a": EVIL, "input": "/home/somebody/sheet.csv", "outdir": "/home/somebody"}, {"P": {EVIL: "1"}}
+    )
+    everything = json.dumps(sections)
+    assert EVIL not in everything and "<i>" not in everything
+    assert "/home/somebody" not in everything and "sheet.csv" in everything
+
+
+def test_many_slides_get_tabs_per_method(tmp_path, folder):
+    names = [f"s{k:02d}" for k in range(20)]
+    for name in names:
+        for path in folder.glob("good.*"):
+            target = folder / path.name.replace("good", name, 1)
+            if path.suffix == ".json":
+                target.write_text(path.read_text(encoding="utf-8").replace('"good"', f'"{name}"'), encoding="utf-8")
+            else:
+                shutil.copy(path, target)
+    rows, sections = run(tmp_path, folder, inputs(*names))
+    assert len(rows) == 20
+    boxes = sections["spadit_pcc"]
+    assert len(boxes["data"]) == 5 and set(boxes["data"][0]) == set(names)
+    assert boxes["pconfig"]["data_labels"][0]["name"] == "SpaDiT"
+
+
+def test_the_report_config_knows_every_section(root):
+    import yaml
+
+    config = yaml.safe_load((root / "assets" / "multiqc_config.yml").read_text(encoding="utf-8"))
+    source = (root / "bin" / "spadit" / "report" / "cohort.py").read_text(encoding="utf-8")
+    made = set(re.findall(r'"(spadit_[a-z_]+)",\n\s+"spadit_', source)) | {"spadit_qc_slides", "spadit_qc_references"}
+    assert set(config["report_section_order"]) == made
+    assert config["custom_content"]["order"] == list(cohort.PARENTS)
+    assert config["show_analysis_paths"] is False and config["export_plots"] is False
