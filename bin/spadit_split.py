@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""Decide which genes are hidden when: train, validation, test and folds, from gene names and a seed."""
+
+import logging
+import sys
+
+from spadit.cli import parser, run
+
+STEP = "split"
+
+
+def work(args):
+    from spadit import io
+    from spadit.split import read_genes, restrict, split_genes
+
+    slide, reference = io.load_var(args.slide), io.load_var(args.reference)
+    shared = slide.index[slide["shared"].astype(bool)].tolist()
+    unmeasured = reference.index[~reference["shared"].astype(bool)].tolist()
+    if args.genes:
+        aliases = dict(zip(reference["reference_name"].astype(str), reference.index.astype(str), strict=True))
+        unmeasured = restrict(unmeasured, read_genes(args.genes), shared, aliases, args.genes.rsplit("/", 1)[-1])
+    split = split_genes(shared, unmeasured, args.id, args.ratio, args.folds, args.seed)
+    split.to_json(args.output)
+    logging.info("%s: train %d, validation %d, test %d, unmeasured %d", args.id, *map(len, (split.train, split.validation, split.test, unmeasured)))
+
+
+def main():
+    p = parser(__doc__, STEP)
+    p.add_argument("--slide", required=True, help="the slide of spadit_pair.py; only its gene table is read")
+    p.add_argument("--reference", required=True, help="the reference of spadit_pair.py; only its gene table is read")
+    p.add_argument("--ratio", default="7:2:1", help="train:validation:test (default: 7:2:1)")
+    p.add_argument("--folds", type=int, default=5, help="folds for cross-fitting (default: 5)")
+    p.add_argument("--seed", type=int, default=0, help="seed of the split (default: 0)")
+    p.add_argument("--genes", default="", help="text file with the unmeasured genes to impute, one a line (default: all)")
+    p.add_argument("--output", required=True, help="JSON file to write")
+    return run(STEP, p.parse_args(), work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
