@@ -75,7 +75,9 @@ def markdown(table: pd.DataFrame) -> str:
         for s in slides:
             row = table[(table["slide"] == s) & (table["method"] == name)].iloc[0]
             pcc = f"{row['median_pcc']:.3f}"
-            cells.append(f"**{pcc}** / {row['median_ssim']:.3f}" if method.kind == "floor" and row["median_pcc"] == best[s] else f"{pcc} / {row['median_ssim']:.3f}")
+            if method.kind == "floor" and row["median_pcc"] == best[s]:
+                pcc = f"**{pcc}**"
+            cells.append(f"{pcc} / {row['median_ssim']:.3f}")
         lines.append(f"| {name} ({method.kind}) | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -111,7 +113,8 @@ def main() -> int:
         keys = ["slide", "target", "n_spots", "n_cells"]
         new = set(map(tuple, table[keys].to_numpy().tolist()))
         table = pd.concat([old[[tuple(k) not in new for k in old[keys].to_numpy().tolist()]], table], ignore_index=True)
-    table.sort_values(["target", "slide", "n_spots"], kind="stable").to_csv(args.output, index=False, float_format="%.4f", lineterminator="\n")
+    table = table.sort_values(["target", "slide", "n_spots"], kind="stable")
+    table.to_csv(args.output, index=False, float_format="%.4f", lineterminator="\n")
     return 0
 
 

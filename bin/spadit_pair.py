@@ -14,9 +14,7 @@ def work(args):
     from spadit.pairing import pair
 
     slide, reference = io.load(args.slide, "slide"), io.load(args.reference, "reference")
-    slide, reference, facts = pair(
-        slide, reference, args.id, args.reference_id, args.species, args.min_shared_genes, args.n_top_genes
-    )
+    slide, reference, facts = pair(slide, reference, args.id, args.reference_id, args.species, args.min_shared_genes, args.n_top_genes)
     io.write_h5ad(slide, args.output_slide)
     io.write_h5ad(reference, args.output_reference)
     facts.to_json(args.facts)

@@ -21,7 +21,8 @@ def work(args):
         unmeasured = restrict(unmeasured, read_genes(args.genes), shared, aliases, args.genes.rsplit("/", 1)[-1])
     split = split_genes(shared, unmeasured, args.id, args.ratio, args.folds, args.seed)
     split.to_json(args.output)
-    logging.info("%s: train %d, validation %d, test %d, unmeasured %d", args.id, *map(len, (split.train, split.validation, split.test, unmeasured)))
+    sizes = map(len, (split.train, split.validation, split.test, unmeasured))
+    logging.info("%s: train %d, validation %d, test %d, unmeasured %d", args.id, *sizes)
 
 
 def main():

@@ -15,21 +15,19 @@ def work(args):
     from spadit.imputation import train
     from spadit.files import finished
 
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)  # --threads many models are trained side by side instead
     split = Split.from_json(args.split)
     start = time.monotonic()
 
-    def report(name, number, n_fits, entry):
-        done = number / n_fits
-        passed = time.monotonic() - start
-        left = f", about {passed / done * (1 - done):.0f} s left" if done else ""
-        print(f"{args.id}: model {number + 1} of {n_fits} ({name}), {entry['stage']}, step {entry['step']}, "
-              f"loss {entry['train_loss']:.3f}, validation PCC {entry['validation_pcc']:.3f}{left}", file=sys.stderr)
+    def report(fit, done, total):
+        left = (time.monotonic() - start) / done * (total - done)
+        print(f"{args.id}: {done} of {total} models trained; {fit['name']}: {fit['n_visible']} genes, {fit['best_step']} steps, "
+              f"validation PCC {fit['validation_pcc']:.3f}; about {left:.0f} s left", file=sys.stderr, flush=True)
 
     settings = {name: getattr(args, name) for name in ("max_steps", "n_models") if getattr(args, name) is not None}
     with finished(args.output) as directory, finished(args.curves) as curves, finished(args.facts) as facts:
         training, table = train(io.load(args.slide, "slide"), io.load(args.reference, "reference"), split, directory,
-                                args.preset, args.seed, args.device, report, **settings)
+                                args.preset, args.seed, args.device, args.threads, report, **settings)
         table.to_csv(curves, index=False)
         training.to_json(facts)
 

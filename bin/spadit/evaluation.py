@@ -27,12 +27,13 @@ MODEL = "SpaDiT"
 """The name of the project's own method in ``metrics.csv``."""
 
 COLUMNS = [
-    "gene", "method", "split", "fold", "pcc", "spearman", "ssim", "rmse", "js", "moran_truth", "moran_imputed", "coverage", "width", "reliability",
+    "gene", "method", "split", "fold", "pcc", "spearman", "ssim", "rmse", "js", "moran_truth", "moran_imputed",
+    "coverage", "width", "reliability",
 ]  # fmt: skip
 """Of ``metrics.csv``: one row per gene and method."""
 
 MAX_CELLS = 5000
-"""Cells of the reference that floors are fitted on; more are subsampled (seeded). More change no floor beyond its noise."""
+"""Cells of the reference that floors are fitted on; more are subsampled (seeded). It bounds time and memory."""
 TOP_GENES = 8
 
 NOT_PREDICTABLE = 0.10
@@ -40,10 +41,11 @@ WARN = 0.20
 CONTROL = "library_size"
 
 RULE = (
-    f"'not predictable' when the median PCC of {MODEL} over all scored hidden genes is below {NOT_PREDICTABLE:.2f}, or the lower end of its 95 % "
-    f"bootstrap interval is not above 0. Else 'warn' when the median PCC is below {WARN:.2f}, or {MODEL} is not better than the control "
-    f"{CONTROL} (the spot's total alone): the lower end of the 95 % bootstrap interval of the mean paired difference in PCC is not above 0. "
-    "Else 'pass'. A slide that passes here is still marked 'warn' in the cohort's table when quality control or pairing raised warnings."
+    f"'not predictable' when the median PCC of {MODEL} over all scored hidden genes is below {NOT_PREDICTABLE:.2f}, or the lower end of "
+    f"its 95 % bootstrap interval is not above 0. Else 'warn' when the median PCC is below {WARN:.2f}, or {MODEL} is not better than the "
+    f"control {CONTROL} (the spot's total alone): the lower end of the 95 % bootstrap interval of the mean paired difference in PCC is "
+    "not above 0. Else 'pass'. A slide that passes here is still marked 'warn' in the cohort's table when quality control or pairing "
+    "raised warnings."
 )
 
 
@@ -197,7 +199,7 @@ def evaluate(
     sets = list(hidden_sets(split))
     _check(imputed, slide, reference, split, sets)
     table = score_methods(slide, reference, sets, seed, imputed=imputed)
-    names = {**dict.fromkeys(split.train, "train"), **dict.fromkeys(split.validation, "validation"), **dict.fromkeys(split.test, "test")}
+    names = {g: part for part in ("train", "validation", "test") for g in getattr(split, part)}
     table["split"] = table["gene"].map(names)
     ranks = {name: i for i, name in enumerate((MODEL, *METHODS))}
     order = {g: i for i, g in enumerate(slide.var_names)}
@@ -218,7 +220,9 @@ def _check(imputed: ad.AnnData, slide: ad.AnnData, reference: ad.AnnData, split:
     for what, data in (("imputed file", imputed), ("slide", slide), ("reference", reference)):
         missing = [g for g in hidden if g not in data.var_names]
         if missing:
-            raise InputError(f"{split.sample}: {len(missing)} genes of the split are not in the {what}, the first is '{missing[0]}'.", remedy)
+            raise InputError(
+                f"{split.sample}: {len(missing)} genes of the split are not in the {what}, the first is '{missing[0]}'.", remedy
+            )
     values = np.asarray(imputed.X[:, imputed.var_names.get_indexer(hidden)])
     bad = ~np.isfinite(values).all(axis=0)
     if bad.any():
@@ -236,11 +240,13 @@ def _facts(table: pd.DataFrame, split: Split, seed: int) -> Evaluation:
     whole = next(row for row in summary if row["method"] == MODEL and row["split"] == "all")
     control = difference(table, CONTROL, seed)
     verdict, reasons = judge(whole, control)
-    best = max((row for row in summary if row["split"] == "all" and METHODS.get(row["method"]) in _floors()), key=lambda row: row["median_pcc"])
+    floors = {m.name for m in _floors()}
+    best = max((row for row in summary if row["split"] == "all" and row["method"] in floors), key=lambda row: row["median_pcc"])
     versus = next(row for row in comparison if row["method"] == best["method"])
     if versus["mean_difference"] <= 0:
         reasons.append(
-            f"The simple method {best['method']} does as well or better (median PCC {best['median_pcc']:.2f} against {whole['median_pcc']:.2f})."
+            f"The simple method {best['method']} does as well or better (median PCC {best['median_pcc']:.2f} "
+            f"against {whole['median_pcc']:.2f})."
         )
     known = model["reliability"].notna()
     reliability = float("nan")

@@ -26,6 +26,15 @@ FORMATS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".yaml": "yaml", ".yml": "ya
 PATH_COLUMNS = ("st", "sc", "genes")
 LARGEST_SHEET = 10_000_000
 """Bytes."""
+TYPE_WORDS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "string": "text",
+    "object": "a mapping",
+    "array": "a list",
+}
+LIMIT_WORDS = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most", "exclusiveMaximum": "less than"}
 
 
 def check_inputs(sheet: str | Path, params: str | Path | None, schema_input: str | Path, schema_params: str | Path | None) -> Inputs:
@@ -146,7 +155,9 @@ def check_sheet(path: str | Path, schema: dict) -> tuple[list[dict], list[str], 
         problems = _check_row(row, columns, [n for n in required if n not in missing])
         sample = row.values.get("sample", "")
         if sample and sample in seen:
-            problems.append(f"{row.where}, column 'sample': '{_shown(sample)}' is also in {seen[sample].lower()}; every sample needs its own name.")
+            problems.append(
+                f"{row.where}, column 'sample': '{_shown(sample)}' is also in {seen[sample].lower()}; every sample needs its own name."
+            )
         elif sample:
             twin = next((s for s in seen if s.casefold() == sample.casefold()), None)
             if twin:
@@ -187,7 +198,8 @@ def _check_row(row: Row, columns: dict, required: list[str]) -> list[str]:
             if problem:
                 problems.append(f"{start} {problem}.")
     if row.values.get("st") and row.values.get("st") == row.values.get("sc"):
-        problems.append(f"{row.where}, column 'sc': '{_shown(row.values['sc'])}' is the same file as in column 'st'; expected is the reference.")
+        same = _shown(row.values["sc"])
+        problems.append(f"{row.where}, column 'sc': '{same}' is the same file as in column 'st'; expected is the reference.")
     return problems
 
 
@@ -243,7 +255,7 @@ def read_sheet(path: str | Path) -> tuple[list[Row], list[str]]:
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise InputError(
-            f"{path.name}: the samplesheet's ending '{path.suffix}' is unknown.", f"Use one of {', '.join(FORMATS)}, whichever fits its content."
+            f"{path.name}: the samplesheet's ending '{path.suffix}' is unknown.", f"Use one of {', '.join(FORMATS)}, as its content is."
         )
     try:
         if path.stat().st_size > LARGEST_SHEET:
@@ -432,7 +444,8 @@ def _as_typed(value: Any, types: list[str]) -> Any:
             return float(text)
         if "boolean" in types and text.lower() in ("true", "false"):
             return text.lower() == "true"
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and types and not {"integer", "number"} & set(types) and "string" in types:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number and "string" in types and not {"integer", "number"} & set(types):
         return str(value)  # --multiqc_title 2024
     return value
 
@@ -441,10 +454,9 @@ def _expected(definition: dict) -> str:
     """What a schema asks for, in words."""
     if "enum" in definition:
         return "one of " + ", ".join(str(v) for v in definition["enum"] if v is not None)
-    words = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text", "object": "a mapping", "array": "a list"}
-    text = " or ".join(words.get(t, t) for t in _types(definition) if t != "null") or "a value"
+    text = " or ".join(TYPE_WORDS.get(t, t) for t in _types(definition) if t != "null") or "a value"
     limits = []
-    for key, word in (("minimum", "at least"), ("exclusiveMinimum", "more than"), ("maximum", "at most"), ("exclusiveMaximum", "less than")):
+    for key, word in LIMIT_WORDS.items():
         if key in definition:
             limits.append(f"{word} {definition[key]:g}")
     text += " of " + " and ".join(limits) if limits else ""

@@ -40,7 +40,15 @@ class Metric:
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
-        Metric("pcc", "Pearson correlation (PCC)", -1, 1, "higher", "Pearson correlation over spots; 0 for a constant prediction.", LI_2022),
+        Metric(
+            "pcc",
+            "Pearson correlation (PCC)",
+            -1,
+            1,
+            "higher",
+            "Pearson correlation over spots; 0 for a constant prediction.",
+            LI_2022,
+        ),
         Metric(
             "spearman",
             "Spearman correlation",
@@ -48,7 +56,8 @@ METRICS: dict[str, Metric] = {
             1,
             "higher",
             "Pearson correlation of the ranks over spots, ties sharing their mean rank; 0 for a constant prediction.",
-            "Spearman C. The proof and measurement of association between two things. Am. J. Psychol. 15, 72-101 (1904). doi:10.2307/1412159.",
+            "Spearman C. The proof and measurement of association between two things. Am. J. Psychol. 15, 72-101 (1904). "
+            "doi:10.2307/1412159.",
         ),
         Metric(
             "ssim",
@@ -56,9 +65,10 @@ METRICS: dict[str, Metric] = {
             -1,
             1,
             "higher",
-            "Structural similarity with one window over all spots, each vector first divided by its maximum, L = 1, C1 = 0.0001, C2 = 0.0009.",
-            "Wang Z, et al. Image quality assessment: from error visibility to structural similarity. IEEE Trans. Image Process. 13, 600-612 "
-            "(2004). doi:10.1109/TIP.2003.819861.",
+            "Structural similarity with one window over all spots, each vector first divided by its maximum, L = 1, C1 = 0.0001, "
+            "C2 = 0.0009.",
+            "Wang Z, et al. Image quality assessment: from error visibility to structural similarity. IEEE Trans. Image Process. 13, "
+            "600-612 (2004). doi:10.1109/TIP.2003.819861.",
         ),
         Metric(
             "rmse",
@@ -66,7 +76,8 @@ METRICS: dict[str, Metric] = {
             0,
             2,
             "lower",
-            "Root mean square difference of the z-scored vectors, √(2(1 − PCC)) unless one is constant; a constant prediction scores 1.",
+            "Root mean square difference of the z-scored vectors, √(2(1 − PCC)) unless one is constant; a constant prediction "
+            "scores 1.",
             LI_2022,
         ),
         Metric(
@@ -88,8 +99,24 @@ METRICS: dict[str, Metric] = {
             "Spatial autocorrelation over each spot's 6 nearest neighbours; to be compared between truth and prediction.",
             "Moran PAP. Notes on continuous stochastic phenomena. Biometrika 37, 17-23 (1950). doi:10.1093/biomet/37.1-2.17.",
         ),
-        Metric("coverage", "coverage of the 90 % interval", 0, 1, "", "Share of spots whose measured value lies within the interval; 0.9 is right.", ""),
-        Metric("width", "width of the 90 % interval", 0, float("inf"), "lower", "Mean width of the interval over spots, at right coverage.", ""),
+        Metric(
+            "coverage",
+            "coverage of the 90 % interval",
+            0,
+            1,
+            "",
+            "Share of spots whose measured value lies within the interval; 0.9 is right.",
+            "",
+        ),
+        Metric(
+            "width",
+            "width of the 90 % interval",
+            0,
+            float("inf"),
+            "lower",
+            "Mean width of the interval over spots, at right coverage.",
+            "",
+        ),
         Metric(
             "accuracy_score",
             "accuracy score (AS)",

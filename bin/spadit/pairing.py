@@ -292,7 +292,8 @@ def _too_few(
     n = 0 if match is None else len(match.slide)
     examples = [", ".join(map(str, a.var_names[:4])) for a in (slide, reference)]
     message = (
-        f"Slide {sample} ({slide.n_vars:,} genes: {examples[0]} …) and reference {reference_id} ({reference.n_vars:,} genes: {examples[1]} …) "
+        f"Slide {sample} ({slide.n_vars:,} genes: {examples[0]} …) and reference {reference_id} "
+        f"({reference.n_vars:,} genes: {examples[1]} …) "
         f"share {n:,} genes, but at least {minimum:,} are needed."
     )
     kinds = ["Ensembl ids" if _mostly_ensembl(a.var_names) else "symbols" for a in (slide, reference)]

@@ -103,13 +103,13 @@ def quality_control(
     removed = "; ".join(f"{f['removed']:,} {f['axis']} with {f['reason']}" for f in filters if f["removed"])
     removed = removed.replace("genes with detected", "genes detected") or "nothing was removed"
     n_obs, n_genes = counts.shape
+    strict = max(min_counts, min_genes, min_observations) > 1 or max_mito < 100
     for kept, least, all_, what in ((keep, MIN_OBSERVATIONS, n_obs, unit), (genes, MIN_GENES, n_genes, "genes")):
         if kept.sum() < least:
-            remedy = "Lower the thresholds." if all_ >= least and max(min_counts, min_genes, min_observations) > 1 else "Check the file."
             raise InputError(
                 f"{id}: {int(kept.sum()):,} of {all_:,} {what} are left after quality control, but at least {least} are needed "
                 f"(removed: {removed}).",
-                "Lower the limits or check the file." if max_mito < 100 else remedy,
+                "Loosen the thresholds of quality control." if all_ >= least and strict else "Check the file.",
             )
     if keep.sum() < 0.5 * n_obs:
         warnings.append(f"Quality control removed {n_obs - int(keep.sum()):,} of {n_obs:,} {unit} ({removed}).")

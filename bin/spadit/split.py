@@ -118,7 +118,11 @@ def read_genes(path: str | Path) -> list[str]:
 
 
 def restrict(
-    unmeasured: Sequence[str], wanted: Iterable[str], measured: Iterable[str] = (), aliases: dict[str, str] | None = None, source: str = "genes"
+    unmeasured: Sequence[str],
+    wanted: Iterable[str],
+    measured: Iterable[str] = (),
+    aliases: dict[str, str] | None = None,
+    source: str = "genes",
 ) -> list[str]:
     """The unmeasured genes that a gene list asks for, in the reference's order.
 

@@ -160,7 +160,16 @@ def test_names_that_differ_in_case_only_are_a_warning(check):
 
 
 @pytest.mark.parametrize(
-    "path", ["st.h5ad", "../data/st.h5ad", "/a b/ü.h5ad", "https://h.org/x/st.h5ad?download=1&v=2", "s3://b/k/st.h5ad", "az://c/st.h5ad", "FTP://h/x"]
+    "path",
+    [
+        "st.h5ad",
+        "../data/st.h5ad",
+        "/a b/ü.h5ad",
+        "https://h.org/x/st.h5ad?download=1&v=2",
+        "s3://b/k/st.h5ad",
+        "az://c/st.h5ad",
+        "FTP://h/x",
+    ],
 )
 def test_good_paths(check, path):
     assert errors_of(check, f"a,{path},sc.h5ad") == []

@@ -125,7 +125,7 @@ def test_nothing_left_says_which_filter_took_what(slide):
         quality_control(slide, "slide", "s1", min_counts=1e6)
     assert caught.value.message.startswith("s1: 0 of 60 spots are left")
     assert "5 spots with no counts at all; 55 spots with fewer than 1e+06 counts" in caught.value.message
-    assert "Lower" in caught.value.remedy
+    assert "Loosen" in caught.value.remedy
 
 
 def test_all_zero_counts(slide):

@@ -47,7 +47,9 @@ def test_any_genes_are_split_once_in_any_order(names, seed, folds, rng: random.R
     assert max(map(len, split.folds)) - min(map(len, split.folds)) <= 1 and all(split.folds)
 
 
-@pytest.mark.parametrize(("n", "folds", "ratio"), [(0, 5, "7:2:1"), (3, 2, "7:2:1"), (5, 5, "7:2:1"), (10, 2, "0.1:10:10"), (20, 19, "7:2:1")])
+@pytest.mark.parametrize(
+    ("n", "folds", "ratio"), [(0, 5, "7:2:1"), (3, 2, "7:2:1"), (5, 5, "7:2:1"), (10, 2, "0.1:10:10"), (20, 19, "7:2:1")]
+)
 def test_too_few_genes(n, folds, ratio):
     with pytest.raises(InputError, match=f"{n} shared genes are too few"):
         split_genes(NAMES[:n], folds=folds, ratio=ratio)

@@ -15,4 +15,6 @@ def impute(slide, reference, genes, *, seed=0, device="cpu", target=None) -> np.
     return slide_z(slide, target) @ (weights / np.where(total > 0, total, 1))
 
 
-METHOD = Method("corr_weighted", "floor", "average of the visible genes, weighted by max(0, correlation in the reference)", "This project.", impute)
+METHOD = Method(
+    "corr_weighted", "floor", "average of the visible genes, weighted by max(0, correlation in the reference)", "This project.", impute
+)

@@ -41,4 +41,10 @@ def impute(slide, reference, genes, *, truth, seed=0, device="cpu", target=None)
     return result
 
 
-METHOD = Method("oracle_ridge", "ceiling", "the map of ridge fitted on the spatial truth, 5 folds over spots: sees the answers", "This project.", impute)
+METHOD = Method(
+    "oracle_ridge",
+    "ceiling",
+    "the map of ridge fitted on the spatial truth, 5 folds over spots: sees the answers",
+    "This project.",
+    impute,
+)
