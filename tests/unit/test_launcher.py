@@ -198,6 +198,7 @@ def test_environment_is_named_by_its_requirements(launcher, cache, tmp_path):
     second.write_text("numpy==2")
     assert launcher.environment_folder("env", first).parent == cache
     assert launcher.environment_folder("env", first) != launcher.environment_folder("env", second)
+    assert launcher.environment_folder("env", first, base=cache / "a") != launcher.environment_folder("env", first, base=cache / "b")
 
 
 def make_small(launcher, requirements: Path, check: str = "pass") -> Path:

@@ -1,0 +1,39 @@
+#!/usr/bin/env nextflow
+//
+// SpaDiT-flow: imputes the genes a spatial transcriptomics slide did not measure, from a single-cell reference
+//
+
+include { SPADIT } from './workflows/spadit'
+include { completion_text ; help_text ; slides_text } from './subworkflows/local/messages/main'
+
+workflow {
+    main:
+    if (params.help) {
+        println(help_text(file("${projectDir}/nextflow_schema.json"), workflow.manifest))
+    }
+    else if (params.version) {
+        println("${workflow.manifest.name} ${workflow.manifest.version}")
+    }
+    else {
+        if (!params.input || params.input == true) {
+            error("No samplesheet: name one with --input (CSV, TSV, YAML or JSON; columns sample, st, sc). --help lists all parameters.")
+        }
+        def sheet = file(params.input, glob: false)
+        if (!sheet.isFile() && !sheet.toUriString().contains('://')) {
+            error("The samplesheet '${params.input}' is ${sheet.exists() ? 'not a file' : 'not there'}: check --input (CSV, TSV, YAML or JSON; columns sample, st, sc).")
+        }
+
+        SPADIT(sheet, params)
+
+        def result = [:]
+        SPADIT.out.slides.subscribe { slides ->
+            result.slides = slides
+            log.info("\nSlides:\n${slides_text(slides)}\n")
+        }
+        workflow.onComplete = {
+            if (result.slides != null) {
+                log.info(completion_text(result.slides, "${params.outdir}/multiqc/multiqc_report.html", workflow.success, params.monochrome_logs))
+            }
+        }
+    }
+}

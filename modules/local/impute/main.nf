@@ -1,0 +1,39 @@
+process IMPUTE {
+    tag "${meta.id}"
+    label 'process_medium'
+    label 'process_gpu'
+    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, pattern: '*.{h5ad,json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
+
+    input:
+    tuple val(meta), path(slide), path(reference), path(split), path(model), path(training)
+
+    output:
+    tuple val(meta), path("${meta.id}.imputed.h5ad"), optional: true, emit: imputed
+    tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
+    tuple val("${task.process}"), val('spadit'), eval('spadit_impute.py --version'), topic: versions, emit: versions_spadit
+    tuple val("${task.process}"), val('torch'), eval('''python3 -c "from importlib.metadata import version; print(version('torch'))" || echo unknown'''), topic: versions, emit: versions_torch
+
+    script:
+    def args = task.ext.args ?: ''
+    def device = task.accelerator ? 'cuda' : task.ext.device ?: 'auto'
+    """
+    spadit_impute.py \\
+        --id '${meta.id}' \\
+        --role slide \\
+        --failure '${meta.id}.impute.failure.json' \\
+        --threads ${task.cpus} \\
+        --slide ${slide} \\
+        --reference ${reference} \\
+        --split ${split} \\
+        --model ${model} \\
+        --training ${training} \\
+        --device ${device} \\
+        ${args} \\
+        --output '${meta.id}.imputed.h5ad'
+    """
+
+    stub:
+    """
+    touch '${meta.id}.imputed.h5ad'
+    """
+}

@@ -1,0 +1,43 @@
+process TRAIN {
+    tag "${meta.id}"
+    label 'process_medium'
+    label 'process_gpu'
+    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, pattern: '*.{model,csv,json}', saveAs: { name -> name.endsWith('.model') ? 'model' : "facts/${name}" }
+
+    input:
+    tuple val(meta), path(slide), path(reference), path(split)
+
+    output:
+    tuple val(meta), path("${meta.id}.model"), optional: true, emit: model
+    tuple val(meta), path("${meta.id}.curves.csv"), optional: true, topic: facts, emit: curves
+    tuple val(meta), path("${meta.id}.training.json"), optional: true, topic: facts, emit: training
+    tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
+    tuple val("${task.process}"), val('spadit'), eval('spadit_train.py --version'), topic: versions, emit: versions_spadit
+    tuple val("${task.process}"), val('torch'), eval('''python3 -c "from importlib.metadata import version; print(version('torch'))" || echo unknown'''), topic: versions, emit: versions_torch
+    tuple val("${task.process}"), val('lightning'), eval('''python3 -c "from importlib.metadata import version; print(version('lightning'))" || echo unknown'''), topic: versions, emit: versions_lightning
+
+    script:
+    def args = task.ext.args ?: ''
+    def device = task.accelerator ? 'cuda' : task.ext.device ?: 'auto'
+    """
+    spadit_train.py \\
+        --id '${meta.id}' \\
+        --role slide \\
+        --failure '${meta.id}.train.failure.json' \\
+        --threads ${task.cpus} \\
+        --slide ${slide} \\
+        --reference ${reference} \\
+        --split ${split} \\
+        --device ${device} \\
+        ${args} \\
+        --output '${meta.id}.model' \\
+        --curves '${meta.id}.curves.csv' \\
+        --facts '${meta.id}.training.json'
+    """
+
+    stub:
+    """
+    mkdir '${meta.id}.model'
+    touch '${meta.id}.model/model.json' '${meta.id}.curves.csv' '${meta.id}.training.json'
+    """
+}

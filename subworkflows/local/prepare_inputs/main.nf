@@ -1,0 +1,101 @@
+//
+// From the samplesheet to slides and references, after sheet and parameters were checked as a whole
+//
+
+include { CHECK_INPUTS } from '../../../modules/local/check_inputs/main'
+
+workflow PREPARE_INPUTS {
+    take:
+    sheet // path: the samplesheet
+    all_params // map: all parameters, known and unknown
+
+    main:
+    CHECK_INPUTS(
+        sheet,
+        groovy.json.JsonOutput.toJson(all_params),
+        file("${projectDir}/assets/schema_input.json", checkIfExists: true),
+        file("${projectDir}/nextflow_schema.json", checkIfExists: true),
+    )
+
+    ch_inputs = CHECK_INPUTS.out.inputs.map { json -> checked_inputs(new groovy.json.JsonSlurper().parseText(json.text), sheet) }
+    ch_rows = ch_inputs.flatMap { found -> found.slides }
+    slides = ch_rows.map { row -> [slide_meta(row), resolved(row.st, sheet), row.genes ? resolved(row.genes, sheet) : []] }
+    references = ch_rows.map { row -> [reference_meta(row), resolved(row.sc, sheet)] }.unique()
+    inputs = ch_inputs.map { found -> groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(found)) }.collectFile(name: 'inputs.json')
+    params_json = CHECK_INPUTS.out.params
+
+    emit:
+    slides // channel: [ meta, st, genes ]
+    references // channel: [ meta, sc ], each file once
+    inputs // channel: inputs.json, with the reference's id in each row
+    params_json // channel: params.json
+}
+
+// What is wrong with sheet and parameters stops the run here, all of it in one message; else the rows with 'reference' added.
+def checked_inputs(inputs, sheet) {
+    def missing = inputs.slides.collectMany { row ->
+        ['st', 'sc', 'genes']
+            .findAll { column -> row[column] && !reachable(resolved(row[column], sheet)) }
+            .collect { column -> "${sheet.name}: sample '${row.sample}', column '${column}': there is no file '${row[column]}' (looked for ${resolved(row[column], sheet).toUriString()}). Paths are relative to the samplesheet." }
+    }
+    def problems = inputs.errors + missing + clashing_batches(inputs.slides, sheet)
+    if (problems) {
+        error("${problems.size() == 1 ? 'There is one problem' : "There are ${problems.size()} problems"} with the samplesheet or the parameters; nothing was run:\n" + problems.collect { problem -> "  - ${problem}" }.join('\n'))
+    }
+    inputs.warnings.each { warning -> log.warn(warning) }
+    def ids = reference_ids(inputs.slides, sheet)
+    def batches = inputs.slides.findAll { row -> row.batch }.collectEntries { row -> [resolved(row.sc, sheet).toUriString(), row.batch] }
+    return inputs + [
+        slides: inputs.slides.collect { row ->
+            def sc = resolved(row.sc, sheet).toUriString()
+            row + [reference: ids[sc], batch: batches[sc] ?: '']
+        }
+    ]
+}
+
+// A reference is read once, so all rows that name a batch column of it must name the same one
+def clashing_batches(rows, sheet) {
+    return rows
+        .findAll { row -> row.sc && row.batch }
+        .groupBy { row -> resolved(row.sc, sheet).toUriString() }
+        .findAll { _sc, group -> group.collect { row -> row.batch }.unique().size() > 1 }
+        .collect { _sc, group ->
+            "${sheet.name}: column 'batch': the reference '${group[0].sc}' has " + group.collect { row -> "'${row.batch}' (sample '${row.sample}')" }.join(' and ') + '. Name the same column in all rows of one reference.'
+        }
+}
+
+// A reference is one file, however often the sheet names it. Its id is made of the names of its folder and itself ('mouse/sc.h5ad':
+// 'mouse_sc'), so that other rows don't change it; where that is taken already, also by a sample, a number is added.
+def reference_ids(rows, sheet) {
+    def taken = rows.collect { row -> row.sample } as Set
+    return rows.collect { row -> resolved(row.sc, sheet) }.unique().collectEntries { path ->
+        def name = [path.parent?.name, path.name.replaceFirst(/(\.(h5ad|h5|csv|tsv|txt|mtx|loom|zarr|rds))?(\.gz)?$/, '')].findAll().join('_')
+        def stem = name.replaceAll(/[^A-Za-z0-9_.-]+/, '_').replaceFirst(/^[^A-Za-z0-9]+/, '') ?: 'reference'
+        def id = ([stem] + (2..(rows.size() * 2 + 2)).collect { n -> "${stem}_${n}".toString() }).find { candidate -> !(candidate in taken) }
+        taken << id
+        [path.toUriString(), id]
+    }
+}
+
+def slide_meta(row) {
+    return [id: row.sample, role: 'slide', reference: row.reference, platform: row.platform ?: '', species: row.species ?: '']
+}
+
+def reference_meta(row) {
+    return [id: row.reference, role: 'reference', batch: row.batch]
+}
+
+// URLs and absolute paths as they are, others from the samplesheet's folder
+def resolved(value, sheet) {
+    def name = value.toString()
+    return name.contains('://') || name.startsWith('/') ? file(name, glob: false, type: 'any') : sheet.toAbsolutePath().parent.resolve(name).normalize()
+}
+
+def reachable(path) {
+    try {
+        return path.exists()
+    }
+    catch (Exception _e) {
+        return false
+    }
+}

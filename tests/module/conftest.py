@@ -1,0 +1,6 @@
+"""Makes ../pipeline/nf.py importable."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pipeline"))

@@ -1,0 +1,151 @@
+"""The wiring: the whole graph with stubs, resumed, with both syntax parsers, and what stops it before any work starts."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from nf import ROOT, nextflow, tasks
+
+SLIDES = ["one", "three", "two"]
+REFERENCES = ["data_mouse", "data_mouse_2"]
+
+
+def sheet(folder, rows):
+    """A samplesheet and the (empty) files that it names."""
+    data = folder / "my data"
+    data.mkdir(parents=True, exist_ok=True)
+    for name in ("one.h5ad", "two.h5ad", "mouse.h5ad"):
+        (data / name).touch()
+    path = folder / "sheet of slides.csv"
+    path.write_text("sample,st,sc,species,batch\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+GOOD = [
+    "one,my data/one.h5ad,data/mouse.h5ad,Mus musculus,",
+    "two,my data/two.h5ad,data/../data/mouse.h5ad,,donor (x)",  # the same reference, written otherwise
+    "three,my data/two.h5ad,other/data/mouse.h5ad,,",  # another reference of the same name
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stub")
+    path = sheet(folder, GOOD)
+    for name in ("data", "other/data"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "mouse.h5ad").touch()
+
+    def start(*arguments, **extra):
+        return nextflow("run", ROOT, "-stub-run", "--input", path, "--outdir", folder / "out", *arguments, cwd=folder, **extra)
+
+    return folder, start
+
+
+def test_stub_run_then_resume(run):
+    folder, start = run
+    began = time.monotonic()
+    first = start()
+    seconds = time.monotonic() - began
+    assert first.returncode == 0, first.stdout
+    print(f"stub run: {seconds:.0f} s")
+    cohort = {"CHECK_INPUTS": [""], "SUMMARIZE": ["cohort"], "MULTIQC": [""]}
+    per_slide = ["READ_SLIDE", "QC_SLIDE", "PAIR", "SPLIT", "TRAIN", "IMPUTE", "EVALUATE", "PLOT", "REPORT"]
+    expected = {
+        **cohort,
+        **{process: SLIDES for process in per_slide},
+        "READ_REFERENCE": REFERENCES,
+        "QC_REFERENCE": REFERENCES,
+    }
+    assert {k: ["" if tag == "1" else tag for tag in v] for k, v in tasks(folder / "out", "COMPLETED").items()} == expected
+    assert seconds < 120  # 60 s on a machine of its own
+
+    found = {str(path.relative_to(folder / "out")) for path in (folder / "out").rglob("*") if path.is_file()}
+    for sample in SLIDES:
+        for name in (
+            f"{sample}.imputed.h5ad",
+            f"{sample}.metrics.csv",
+            f"{sample}.report.html",
+            "model/model.json",
+            f"plots/thumbnails/{sample}.thumbnail.png",
+            *(f"facts/{sample}.{fact}" for fact in ("qc.json", "pairing.json", "split.json", "training.json", "curves.csv", "evaluation.json")),
+        ):
+            assert f"slides/{sample}/{name}" in found
+    for reference in REFERENCES:
+        assert f"references/{reference}/{reference}.qc.json" in found
+    assert {"multiqc/multiqc_report.html", "multiqc/slides.json", "pipeline_info/params.json", "pipeline_info/software_versions.yml"} <= found
+    for start_of_name in ("execution_trace", "execution_timeline", "execution_report", "pipeline_dag"):
+        assert any(name.startswith(f"pipeline_info/{start_of_name}_") for name in found)
+
+    again = start("-resume")
+    assert again.returncode == 0, again.stdout
+    assert list(tasks(folder / "out", "COMPLETED")) == ["CHECK_INPUTS"]
+
+
+def test_meta_reaches_each_task(run):
+    """Names with blanks and brackets are quoted, and each slide is paired with its own reference."""
+    folder, _ = run
+    scripts = [path.read_text(encoding="utf-8") for path in folder.glob("work/*/*/.command.run")]
+    staged = {s: [t for t in scripts if f"NEXTFLOW TASK: SPADIT:PAIR ({s})" in t or f"PAIR ({s})" in t][0] for s in SLIDES}
+    assert "data_mouse.qc.h5ad" in staged["one"] and "data_mouse.qc.h5ad" in staged["two"]
+    assert "data_mouse_2.qc.h5ad" in staged["three"]
+
+
+def test_strict_parser_and_a_crashed_slide(run):
+    """With the strict parser one slide's training is killed, again and again: it is given up, the others are finished."""
+    folder, start = run
+    config = folder / "crash.config"
+    config.write_text("process { withName: TRAIN { beforeScript = { task.tag == 'two' ? 'exit 137' : 'true' } } }\n", encoding="utf-8")
+    result = start("-c", config, NXF_SYNTAX_PARSER="v2")
+    assert result.returncode == 0, result.stdout
+    assert tasks(folder / "out", "FAILED") == {"TRAIN": ["two", "two", "two"]}  # tried three times
+    assert tasks(folder / "out")["REPORT"] == ["one", "three"]
+    result = start("-resume", "-c", config, "--strict", NXF_SYNTAX_PARSER="v2")
+    assert result.returncode != 0, result.stdout
+    assert tasks(folder / "out")["REPORT"] == ["one", "three"]
+    assert "MULTIQC" in tasks(folder / "out")
+
+
+def test_all_problems_at_once_before_any_work(tmp_path):
+    path = sheet(
+        tmp_path,
+        [
+            "one,my data/one.h5ad,my data/mouse.h5ad,,donor",
+            "one,my data/two.h5ad,my data/mouse.h5ad,,",
+            "two,my data/absent.h5ad,my data/mouse.h5ad,,sample",
+            "../x,my data/one.h5ad,,,",
+        ],
+    )
+    result = nextflow("run", ROOT, "--input", path, "--outdir", "out", "--fold", 3, "--max_mito_percent", 120, cwd=tmp_path)
+    assert result.returncode != 0
+    for text in ("'one'", "absent.h5ad", "../x", "fold", "folds", "max_mito_percent", "'donor'", "nothing was run"):
+        assert text in result.stdout, f"{text} is missing in:\n{result.stdout}"
+    assert "\tat " not in result.stdout  # no Java stack
+    assert list(tasks(tmp_path / "out")) == ["CHECK_INPUTS"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["pipeline_info"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [((), "No samplesheet: name one with --input"), (("--input", "nowhere.csv"), "The samplesheet 'nowhere.csv' is not there")],
+)
+def test_no_samplesheet(tmp_path, arguments, said):
+    result = nextflow("run", ROOT, *arguments, cwd=tmp_path)
+    assert result.returncode != 0
+    assert said in result.stdout and "\tat " not in result.stdout
+
+
+def test_help_and_version(tmp_path):
+    schema = json.loads((ROOT / "nextflow_schema.json").read_text(encoding="utf-8"))
+    shown = nextflow("run", ROOT, "--help", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stdout
+    for group in schema["$defs"].values():
+        assert group["title"] in shown.stdout
+        for name in group["properties"]:
+            assert f"--{name}  [" in shown.stdout
+    assert "--folds  [integer; 2 to 50; default: 5]" in shown.stdout
+    version = nextflow("run", ROOT, "--version", cwd=tmp_path)
+    assert version.returncode == 0 and "spaditflow 0.1.0" in version.stdout
+    assert not (tmp_path / "results").exists()
