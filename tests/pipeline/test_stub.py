@@ -93,19 +93,21 @@ def test_meta_reaches_each_task(run):
     assert "data_mouse_2.qc.h5ad" in staged["three"]
 
 
-def test_strict_parser_and_a_crashed_slide(run):
+def test_strict_parser_and_a_crashed_slide(run, tmp_path):
     """With the strict parser one slide's training is killed, again and again: it is given up, the others are finished."""
-    folder, start = run
-    config = folder / "crash.config"
-    config.write_text("process { withName: TRAIN { beforeScript = { task.tag == 'two' ? 'exit 137' : 'true' } } }\n", encoding="utf-8")
-    result = start("-c", config, NXF_SYNTAX_PARSER="v2")
-    assert result.returncode == 0, result.stdout
-    assert tasks(folder / "out", "FAILED") == {"TRAIN": ["two", "two", "two"]}  # tried three times
-    assert tasks(folder / "out")["REPORT"] == ["one", "three"]
-    result = start("-resume", "-c", config, "--strict", NXF_SYNTAX_PARSER="v2")
-    assert result.returncode != 0, result.stdout
-    assert tasks(folder / "out")["REPORT"] == ["one", "three"]
-    assert "MULTIQC" in tasks(folder / "out")
+    folder, _ = run
+    config = tmp_path / "crash.config"
+    config.write_text(
+        "params.strict = true\nprocess { withName: TRAIN { beforeScript = { task.tag == 'two' ? 'exit 137' : 'true' } } }\n", encoding="utf-8"
+    )
+    # the default outdir: the configuration as Nextflow 25.04's strict parser reads it doesn't see options of the command line
+    result = nextflow(
+        "run", ROOT, "-stub-run", "--input", folder / "sheet of slides.csv", "-c", config, cwd=tmp_path, NXF_SYNTAX_PARSER="v2"
+    )
+    assert result.returncode != 0, result.stdout  # --strict
+    assert tasks(tmp_path / "results", "FAILED") == {"TRAIN": ["two", "two", "two"]}  # tried three times
+    assert tasks(tmp_path / "results")["REPORT"] == ["one", "three"]
+    assert (tmp_path / "results/multiqc/multiqc_report.html").exists()
 
 
 def test_all_problems_at_once_before_any_work(tmp_path):
