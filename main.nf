@@ -12,7 +12,7 @@ workflow {
         println(help_text(file("${projectDir}/nextflow_schema.json"), workflow.manifest))
     }
     else if (params.version) {
-        println("${workflow.manifest.name} ${workflow.manifest.version}")
+        println("${workflow.manifest.name.tokenize('/').last()} ${workflow.manifest.version}")
     }
     else {
         if (!params.input || params.input == true) {
@@ -28,10 +28,12 @@ workflow {
         def result = [:]
         SPADIT.out.slides.subscribe { slides ->
             result.slides = slides
-            log.info("\nSlides:\n${slides_text(slides)}\n")
+            if (slides) {
+                log.info("\nSlides:\n${slides_text(slides)}\n")
+            }
         }
         workflow.onComplete = {
-            if (result.slides != null) {
+            if (result.slides) {
                 log.info(completion_text(result.slides, "${params.outdir}/multiqc/multiqc_report.html", workflow.success, params.monochrome_logs))
             }
         }

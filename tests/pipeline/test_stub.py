@@ -98,13 +98,13 @@ def test_strict_parser_and_a_crashed_slide(run, tmp_path):
     folder, _ = run
     config = tmp_path / "crash.config"
     config.write_text(
-        "params.strict = true\nprocess { withName: TRAIN { beforeScript = { task.tag == 'two' ? 'exit 137' : 'true' } } }\n", encoding="utf-8"
+        "workflow.failOnIgnore = true\nprocess { withName: TRAIN { beforeScript = { task.tag == 'two' ? 'exit 137' : 'true' } } }\n", encoding="utf-8"
     )
-    # the default outdir: the configuration as Nextflow 25.04's strict parser reads it doesn't see options of the command line
+    # settings in a file and the default outdir: with the strict parser of Nextflow 25.04.0 a configuration doesn't see the command line
     result = nextflow(
         "run", ROOT, "-stub-run", "--input", folder / "sheet of slides.csv", "-c", config, cwd=tmp_path, NXF_SYNTAX_PARSER="v2"
     )
-    assert result.returncode != 0, result.stdout  # --strict
+    assert result.returncode != 0, result.stdout  # what --strict sets
     assert tasks(tmp_path / "results", "FAILED") == {"TRAIN": ["two", "two", "two"]}  # tried three times
     assert tasks(tmp_path / "results")["REPORT"] == ["one", "three"]
     assert (tmp_path / "results/multiqc/multiqc_report.html").exists()

@@ -5,6 +5,7 @@ process MULTIQC {
     path(multiqc_files, stageAs: '?/*')
     path(multiqc_config)
     path(extra_multiqc_config)
+    path(multiqc_logos)
 
     output:
     path("multiqc_report.html"), emit: report

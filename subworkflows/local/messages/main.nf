@@ -15,7 +15,7 @@ def help_text(schema_file, manifest) {
         "${group.title}\n" + rows.join()
     }
     return """\
-        |${manifest.name} ${manifest.version}: ${manifest.description}
+        |${manifest.name.tokenize('/').last()} ${manifest.version}: ${manifest.description}
         |
         |  nextflow run <this pipeline> -profile <docker|podman|singularity|apptainer|charliecloud> --input samplesheet.csv --outdir results
         |
