@@ -4,7 +4,7 @@ process MULTIQC {
     input:
     path(multiqc_files, stageAs: '?/*')
     path(multiqc_config)
-    path(extra_multiqc_config)
+    path(extra_multiqc_config, stageAs: 'extra/*')
     path(multiqc_logos)
 
     output:

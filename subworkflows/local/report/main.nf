@@ -26,7 +26,6 @@ workflow REPORT_COHORT {
         SUMMARIZE.out.multiqc,
         file("${projectDir}/assets/multiqc_config.yml", checkIfExists: true),
         params.multiqc_config ? file(params.multiqc_config, checkIfExists: true) : [],
-        files("${projectDir}/assets/logo/*.png", checkIfExists: true).sort(),
         files("${projectDir}/assets/logo/*.png", checkIfExists: true),
     )
     ch_versions

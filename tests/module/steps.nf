@@ -1,0 +1,54 @@
+//
+// Every process of a slide on small real data, one after the other; READ also on a file that is cut short
+//
+
+include { EVALUATE               } from '../../modules/local/evaluate/main'
+include { IMPUTE                 } from '../../modules/local/impute/main'
+include { MULTIQC                } from '../../modules/nf-core/multiqc/main'
+include { PAIR                   } from '../../modules/local/pair/main'
+include { PLOT                   } from '../../modules/local/plot/main'
+include { QC as QC_REFERENCE     } from '../../modules/local/qc/main'
+include { QC as QC_SLIDE         } from '../../modules/local/qc/main'
+include { READ as READ_REFERENCE } from '../../modules/local/read/main'
+include { READ as READ_SLIDE     } from '../../modules/local/read/main'
+include { REPORT                 } from '../../modules/local/report/main'
+include { SPLIT                  } from '../../modules/local/split/main'
+include { SUMMARIZE              } from '../../modules/local/summarize/main'
+include { TRAIN                  } from '../../modules/local/train/main'
+
+workflow {
+    def data = file(params.inputs)
+    def slide = [id: 's.1', role: 'slide', reference: 'r', platform: 'auto', species: 'Mus musculus']
+    def broken = slide + [id: 'broken']
+    def reference = [id: 'r', role: 'reference', batch: "donor's \$(name)"]
+
+    READ_SLIDE(channel.of([slide, data.resolve('a slide.h5ad')], [broken, data.resolve('cut short.h5ad')]))
+    READ_REFERENCE([reference, data.resolve('reference.h5ad')])
+    QC_SLIDE(READ_SLIDE.out.h5ad)
+    QC_REFERENCE(READ_REFERENCE.out.h5ad)
+    PAIR(QC_SLIDE.out.h5ad.combine(QC_REFERENCE.out.h5ad.map { _meta, path -> path }))
+    SPLIT(PAIR.out.pair.map { meta, a, b -> [meta, a, b, data.resolve('wanted genes.txt')] })
+    TRAIN(PAIR.out.pair.join(SPLIT.out.split))
+    IMPUTE(PAIR.out.pair.join(SPLIT.out.split).join(TRAIN.out.model).join(TRAIN.out.training))
+    EVALUATE(IMPUTE.out.imputed.join(PAIR.out.pair).join(SPLIT.out.split))
+    PLOT(IMPUTE.out.imputed.join(PAIR.out.pair.map { meta, a, _b -> [meta, a] }).join(EVALUATE.out.metrics).join(EVALUATE.out.evaluation))
+    REPORT(
+        IMPUTE.out.imputed
+            .join(EVALUATE.out.metrics)
+            .join(QC_SLIDE.out.facts)
+            .combine(QC_REFERENCE.out.facts.map { _meta, path -> path })
+            .join(PAIR.out.facts)
+            .join(SPLIT.out.split)
+            .join(TRAIN.out.training)
+            .join(EVALUATE.out.evaluation)
+            .join(TRAIN.out.curves)
+            .join(PLOT.out.plots)
+    )
+    SUMMARIZE(
+        data.resolve('inputs.json'),
+        data.resolve('params.json'),
+        data.resolve('versions.yml'),
+        channel.topic('facts').flatMap { _meta, files -> files instanceof List ? files : [files] }.toSortedList { a, b -> a.name <=> b.name },
+    )
+    MULTIQC(SUMMARIZE.out.multiqc, file("${projectDir}/../../assets/multiqc_config.yml"), [], files("${projectDir}/../../assets/logo/*.png"))
+}

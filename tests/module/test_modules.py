@@ -1,0 +1,161 @@
+"""Each process alone: its stub, and what it really does to a cut-down slide of the demo data."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+from nf import ROOT, nextflow, trace
+
+from spadit.contracts import Evaluation, Failure, Inputs, Pairing, QualityControl, Split, Training
+
+HERE = Path(__file__).resolve().parent
+
+
+def start(workflow: str, folder: Path, *arguments, **extra):
+    """Run one of the workflows here with the pipeline's own configuration; inputs are in ``folder/data``, results in ``folder/out``."""
+    given = ["-c", ROOT / "nextflow.config", "--inputs", folder / "data", "--outdir", folder / "out", *arguments]
+    return nextflow("run", HERE / workflow, *given, cwd=folder, **extra)
+
+
+def task_folder(folder: Path, process: str, tag: str = "") -> Path:
+    """Work directory of a process's task."""
+    (row,) = [r for r in trace(folder / "out") if r["process"] == process and r["tag"] in (tag, tag or "1")]
+    return next((folder / "work").glob(row["hash"] + "*"))
+
+
+def test_stubs(tmp_path):
+    """Each stub gives every output that is not optional, under the name the next process and docs/output.md expect."""
+    data = tmp_path / "data"
+    (data / "own").mkdir(parents=True)
+    modules = "".join((HERE / "stub.nf").read_text(encoding="utf-8").splitlines(keepends=True))
+    for name in re.findall(r"any\('([^']+)'\)", modules):
+        (data / name).touch()
+    (data / "samplesheet.csv").write_text("sample,st,sc\ns.1,st.h5ad,sc.h5ad\n")
+    result = start("stub.nf", tmp_path, "-stub-run")
+    assert result.returncode == 0, result.stdout
+    outputs = dict(re.findall(r"^OUT (\S+) (.*)$", result.stdout, re.M))
+    assert outputs == {
+        "CHECK_INPUTS.inputs": "inputs.json",
+        "CHECK_INPUTS.params": "params.json",
+        "READ.h5ad": "s.1.h5ad",
+        "QC.h5ad": "s.1.qc.h5ad",
+        "QC.facts": "s.1.qc.json",
+        "PAIR.pair": "s.1.slide.h5ad,s.1.reference.h5ad",
+        "PAIR.facts": "s.1.pairing.json",
+        "SPLIT.split": "s.1.split.json",
+        "TRAIN.model": "s.1.model",
+        "TRAIN.curves": "s.1.curves.csv",
+        "TRAIN.training": "s.1.training.json",
+        "IMPUTE.imputed": "s.1.imputed.h5ad",
+        "EVALUATE.metrics": "s.1.metrics.csv",
+        "EVALUATE.evaluation": "s.1.evaluation.json",
+        "PLOT.plots": "plots",
+        "PLOT.thumbnails": "s.1.thumbnail.png",
+        "REPORT.html": "s.1.report.html",
+        "SUMMARIZE.multiqc": "slides_mqc.json",
+        "SUMMARIZE.slides": "slides.json",
+        "SUMMARIZE.table": "slides.csv",
+        "MULTIQC.report": "multiqc_report.html",
+        "MULTIQC.data": "multiqc_report_data",
+    }
+    facts = set(re.findall(r"^TOPIC facts (.*)$", result.stdout, re.M))
+    kinds = ("qc.json", "pairing.json", "split.json", "training.json", "curves.csv", "metrics.csv", "evaluation.json", "thumbnail.png")
+    assert facts == {f"s.1.{kind}" for kind in kinds}
+    versions = re.findall(r"^TOPIC versions (\S+) (\S+) (\S+)$", result.stdout, re.M)
+    # SUMMARIZE and MULTIQC read the topic, so they can't be part of it
+    assert {process for process, _, _ in versions} == {o.split(".")[0] for o in outputs} - {"SUMMARIZE", "MULTIQC"}
+    assert ("TRAIN", "torch") in {(process, tool) for process, tool, _ in versions}
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory):
+    """The steps on 250 spots, 300 cells and 33 genes, 8 of which the slide is made to lack."""
+    folder = tmp_path_factory.mktemp("steps")
+    data = folder / "data"
+    data.mkdir()
+    demo = ROOT / "assets/demo/osmfish_cortex"
+    rng = np.random.default_rng(0)
+    slide, reference = ad.read_h5ad(demo / "st.h5ad"), ad.read_h5ad(demo / "sc.h5ad")
+    slide = slide[np.sort(rng.choice(slide.n_obs, 250, replace=False))].copy()
+    reference = reference[np.sort(rng.choice(reference.n_obs, 300, replace=False))].copy()
+    reference.obs["donor's $(name)"] = np.where(np.arange(300) % 2, "a", "b")
+    lacking = slide.var_names[-8:].tolist()
+    slide = slide[:, :-8].copy()
+    slide.write_h5ad(data / "a slide.h5ad")
+    reference.write_h5ad(data / "reference.h5ad")
+    (data / "cut short.h5ad").write_bytes((data / "a slide.h5ad").read_bytes()[:5000])
+    (data / "wanted genes.txt").write_text("\n".join(lacking[:3]) + "\n")
+    rows = [{"sample": s, "st": "st", "sc": "sc", "platform": "auto", "genes": "", "species": "", "batch": "", "reference": "r"} for s in ("s.1", "broken")]
+    Inputs(slides=rows).to_json(data / "inputs.json")
+    (data / "params.json").write_text('{"seed": 0}')
+    (data / "versions.yml").write_text("READ_SLIDE:\n  anndata: '0.11'\n")
+    result = start("steps.nf", folder, "--max_steps", 2, "--n_models", 1, "--folds", 2, "--multiqc_title", "It's $HOME", "--min_spot_counts", 5)
+    assert result.returncode == 0, result.stdout
+    return folder, slide, reference, lacking
+
+
+def test_read(steps):
+    folder, slide, reference, _ = steps
+    read = ad.read_h5ad(task_folder(folder, "READ_SLIDE", "s.1") / "s.1.h5ad")
+    assert read.X is None and read.obs_names.tolist() == slide.obs_names.tolist()
+    assert (read.layers["counts"].toarray() == slide.X.toarray()).all()
+    assert np.allclose(read.obsm["spatial"], slide.obsm["spatial"])
+    cells = ad.read_h5ad(task_folder(folder, "READ_REFERENCE", "r") / "r.h5ad")
+    assert cells.obs["batch"].astype(str).tolist() == reference.obs["donor's $(name)"].tolist()  # quoted for the shell
+
+
+def test_a_broken_slide_leaves_its_reason_and_nothing_else(steps):
+    folder = steps[0]
+    task = task_folder(folder, "READ_SLIDE", "broken")
+    failure = Failure.from_json(task / "broken.read.failure.json")
+    assert (failure.id, failure.role, failure.step) == ("broken", "slide", "read") and "cut short.h5ad" in failure.reason and failure.remedy
+    assert not list(task.glob("*.h5ad"))
+    assert (folder / "out/slides/broken/facts/broken.read.failure.json").exists()
+    assert {row["tag"] for row in trace(folder / "out") if row["process"] == "QC_SLIDE"} == {"s.1"}
+
+
+def test_qc(steps):
+    folder, slide, *_ = steps
+    facts = QualityControl.from_json(task_folder(folder, "QC_SLIDE", "s.1") / "s.1.qc.json")
+    kept = ad.read_h5ad(task_folder(folder, "QC_SLIDE", "s.1") / "s.1.qc.h5ad")
+    assert kept.n_obs == int((np.asarray(slide.X.sum(axis=1)).ravel() >= 5).sum()) == facts.after["n_obs"]  # --min_spot_counts
+    assert facts.before["n_obs"] == 250 and facts.role == "slide"
+    assert QualityControl.from_json(task_folder(folder, "QC_REFERENCE", "r") / "r.qc.json").role == "reference"
+
+
+def test_pair_and_split(steps):
+    folder, *_, lacking = steps
+    pairing = Pairing.from_json(task_folder(folder, "PAIR", "s.1") / "s.1.pairing.json")
+    assert (pairing.n_shared, pairing.n_unmeasured, pairing.reference) == (25, 8, "r")
+    split = Split.from_json(task_folder(folder, "SPLIT", "s.1") / "s.1.split.json")
+    assert len(split.train) + len(split.validation) + len(split.test) == 25 and len(split.folds) == 2
+    assert sorted(split.unmeasured) == sorted(lacking[:3])  # the genes file
+
+
+def test_train_impute_and_evaluate(steps):
+    folder = steps[0]
+    training = Training.from_json(task_folder(folder, "TRAIN", "s.1") / "s.1.training.json")
+    assert {fit["name"] for fit in training.fits} == {"evaluation", "fold_0", "fold_1", "delivery"}
+    imputed = ad.read_h5ad(task_folder(folder, "IMPUTE", "s.1") / "s.1.imputed.h5ad")
+    assert imputed.n_vars == 28 and np.isfinite(imputed.X).all() and imputed.X.std() > 0
+    assert imputed.var["measured"].sum() == 25
+    evaluation = Evaluation.from_json(task_folder(folder, "EVALUATE", "s.1") / "s.1.evaluation.json")
+    assert evaluation.n_scored == 25 and evaluation.verdict in ("pass", "warn", "not predictable")
+
+
+def test_plots_and_reports(steps):
+    folder = steps[0]
+    thumbnails = list(task_folder(folder, "PLOT", "s.1").glob("plots/thumbnails/*.png"))
+    assert [t.name for t in thumbnails] == ["s.1.thumbnail.png"] and thumbnails[0].stat().st_size <= 50_000
+    page = (folder / "out/slides/s.1/s.1.report.html").read_text(encoding="utf-8")
+    assert "s.1" in page and "src=\"http" not in page
+    states = {row["sample"]: row for row in json.loads((folder / "out/multiqc/slides.json").read_text(encoding="utf-8"))}
+    assert states["broken"]["status"] == "failed" and "cut short.h5ad" in states["broken"]["reason"]
+    assert states["s.1"]["status"] in ("pass", "warn", "not predictable")
+    report = (folder / "out/multiqc/multiqc_report.html").read_text(encoding="utf-8")
+    assert "<title>It's $HOME" in report.replace("&#39;", "'")  # the title, quoted for the shell
