@@ -18,20 +18,18 @@ include { TRAIN        } from '../../modules/local/train/main'
 workflow {
     def root = file("${projectDir}/../..").normalize()
     def meta = [id: 's.1', role: 'slide', reference: 'r', platform: 'auto', species: 'Mus musculus']
-    // the same file under many names: a process must not mix up its inputs
-    def any = { name -> file("${params.inputs}/${name}") }
-    CHECK_INPUTS(any('samplesheet.csv'), '{}', file("${root}/assets/schema_input.json"), file("${root}/nextflow_schema.json"))
-    READ([meta, any('a slide.h5ad')])
-    QC([meta, any('s.1.h5ad')])
-    PAIR([meta, any('s.1.qc.h5ad'), any('r.qc.h5ad')])
-    SPLIT([meta, any('s.1.slide.h5ad'), any('s.1.reference.h5ad'), []])
-    TRAIN([meta, any('s.1.slide.h5ad'), any('s.1.reference.h5ad'), any('s.1.split.json')])
-    IMPUTE([meta, any('s.1.slide.h5ad'), any('s.1.reference.h5ad'), any('s.1.split.json'), any('s.1.model'), any('s.1.training.json')])
-    EVALUATE([meta, any('s.1.imputed.h5ad'), any('s.1.slide.h5ad'), any('s.1.reference.h5ad'), any('s.1.split.json')])
-    PLOT([meta, any('s.1.imputed.h5ad'), any('s.1.slide.h5ad'), any('s.1.metrics.csv'), any('s.1.evaluation.json')])
-    REPORT([meta, any('s.1.imputed.h5ad'), any('s.1.metrics.csv'), any('s.1.qc.json'), any('r.qc.json'), any('s.1.pairing.json'), any('s.1.split.json'), any('s.1.training.json'), any('s.1.evaluation.json'), any('s.1.curves.csv'), any('plots')])
-    SUMMARIZE(any('inputs.json'), any('params.json'), any('versions.yml'), [any('s.1.qc.json'), any('r.qc.json')])
-    MULTIQC([any('one_mqc.json'), any('two_mqc.json')], any('multiqc_config.yml'), any('own/multiqc_config.yml'), [])
+    CHECK_INPUTS(any_file('samplesheet.csv'), '{}', file("${root}/assets/schema_input.json"), file("${root}/nextflow_schema.json"))
+    READ([meta, any_file('a slide.h5ad')])
+    QC([meta, any_file('s.1.h5ad')])
+    PAIR([meta, any_file('s.1.qc.h5ad'), any_file('r.qc.h5ad')])
+    SPLIT([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), []])
+    TRAIN([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json')])
+    IMPUTE([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json'), any_file('s.1.model'), any_file('s.1.training.json')])
+    EVALUATE([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json')])
+    PLOT([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.slide.h5ad'), any_file('s.1.metrics.csv'), any_file('s.1.evaluation.json')])
+    REPORT([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.metrics.csv'), any_file('s.1.qc.json'), any_file('r.qc.json'), any_file('s.1.pairing.json'), any_file('s.1.split.json'), any_file('s.1.training.json'), any_file('s.1.evaluation.json'), any_file('s.1.curves.csv'), any_file('plots')])
+    SUMMARIZE(any_file('inputs.json'), any_file('params.json'), any_file('versions.yml'), [any_file('s.1.qc.json'), any_file('r.qc.json')])
+    MULTIQC([any_file('one_mqc.json'), any_file('two_mqc.json')], any_file('multiqc_config.yml'), any_file('own/multiqc_config.yml'), [])
 
     show('CHECK_INPUTS.inputs', CHECK_INPUTS.out.inputs)
     show('CHECK_INPUTS.params', CHECK_INPUTS.out.params)
@@ -57,6 +55,10 @@ workflow {
     show('MULTIQC.data', MULTIQC.out.data)
     channel.topic('facts').subscribe { item -> println("TOPIC facts ${names(item)}") }
     channel.topic('versions').subscribe { item -> println("TOPIC versions ${item.join(' ')}") }
+}
+
+def any_file(name) {
+    return file("${params.inputs}/${name}")
 }
 
 def show(output, ch) {

@@ -32,8 +32,7 @@ def test_stubs(tmp_path):
     """Each stub gives every output that is not optional, under the name the next process and docs/output.md expect."""
     data = tmp_path / "data"
     (data / "own").mkdir(parents=True)
-    modules = "".join((HERE / "stub.nf").read_text(encoding="utf-8").splitlines(keepends=True))
-    for name in re.findall(r"any\('([^']+)'\)", modules):
+    for name in re.findall(r"any_file\('([^']+)'\)", (HERE / "stub.nf").read_text(encoding="utf-8")):
         (data / name).touch()
     (data / "samplesheet.csv").write_text("sample,st,sc\ns.1,st.h5ad,sc.h5ad\n")
     result = start("stub.nf", tmp_path, "-stub-run")
@@ -90,11 +89,16 @@ def steps(tmp_path_factory):
     reference.write_h5ad(data / "reference.h5ad")
     (data / "cut short.h5ad").write_bytes((data / "a slide.h5ad").read_bytes()[:5000])
     (data / "wanted genes.txt").write_text("\n".join(lacking[:3]) + "\n")
-    rows = [{"sample": s, "st": "st", "sc": "sc", "platform": "auto", "genes": "", "species": "", "batch": "", "reference": "r"} for s in ("s.1", "broken")]
+    rows = [
+        {"sample": s, "st": "st", "sc": "sc", "platform": "auto", "genes": "", "species": "", "batch": "", "reference": "r"}
+        for s in ("s.1", "broken")
+    ]
     Inputs(slides=rows).to_json(data / "inputs.json")
     (data / "params.json").write_text('{"seed": 0}')
     (data / "versions.yml").write_text("READ_SLIDE:\n  anndata: '0.11'\n")
-    result = start("steps.nf", folder, "--max_steps", 2, "--n_models", 1, "--folds", 2, "--multiqc_title", "It's $HOME", "--min_spot_counts", 5)
+    result = start(
+        "steps.nf", folder, "--max_steps", 2, "--n_models", 1, "--folds", 2, "--multiqc_title", "It's $HOME", "--min_spot_counts", 5
+    )
     assert result.returncode == 0, result.stdout
     return folder, slide, reference, lacking
 
@@ -153,7 +157,7 @@ def test_plots_and_reports(steps):
     thumbnails = list(task_folder(folder, "PLOT", "s.1").glob("plots/thumbnails/*.png"))
     assert [t.name for t in thumbnails] == ["s.1.thumbnail.png"] and thumbnails[0].stat().st_size <= 50_000
     page = (folder / "out/slides/s.1/s.1.report.html").read_text(encoding="utf-8")
-    assert "s.1" in page and "src=\"http" not in page
+    assert "s.1" in page and 'src="http' not in page
     states = {row["sample"]: row for row in json.loads((folder / "out/multiqc/slides.json").read_text(encoding="utf-8"))}
     assert states["broken"]["status"] == "failed" and "cut short.h5ad" in states["broken"]["reason"]
     assert states["s.1"]["status"] in ("pass", "warn", "not predictable")

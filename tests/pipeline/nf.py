@@ -25,7 +25,7 @@ def command() -> list[str]:
 
 
 def environment(folder: Path, **extra: str) -> dict[str, str]:
-    """Variables for a run in ``folder``: offline, the user's own Nextflow settings out of the way, this Python and ``bin/`` first on PATH."""
+    """Variables for a run in ``folder``: offline, without the user's own Nextflow settings, this Python and ``bin/`` first on PATH."""
     home = folder / "nxf_home"
     home.mkdir(parents=True, exist_ok=True)
     user_home = Path(os.environ.get("NXF_HOME", Path.home() / ".nextflow"))

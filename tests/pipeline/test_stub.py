@@ -70,12 +70,20 @@ def test_stub_run_then_resume(run):
             f"{sample}.report.html",
             "model/model.json",
             f"plots/thumbnails/{sample}.thumbnail.png",
-            *(f"facts/{sample}.{fact}" for fact in ("qc.json", "pairing.json", "split.json", "training.json", "curves.csv", "evaluation.json")),
+            *(
+                f"facts/{sample}.{fact}"
+                for fact in ("qc.json", "pairing.json", "split.json", "training.json", "curves.csv", "evaluation.json")
+            ),
         ):
             assert f"slides/{sample}/{name}" in found
     for reference in REFERENCES:
         assert f"references/{reference}/{reference}.qc.json" in found
-    assert {"multiqc/multiqc_report.html", "multiqc/slides.json", "pipeline_info/params.json", "pipeline_info/software_versions.yml"} <= found
+    assert {
+        "multiqc/multiqc_report.html",
+        "multiqc/slides.json",
+        "pipeline_info/params.json",
+        "pipeline_info/software_versions.yml",
+    } <= found
     for start_of_name in ("execution_trace", "execution_timeline", "execution_report", "pipeline_dag"):
         assert any(name.startswith(f"pipeline_info/{start_of_name}_") for name in found)
 
@@ -98,7 +106,8 @@ def test_strict_parser_and_a_crashed_slide(run, tmp_path):
     folder, _ = run
     config = tmp_path / "crash.config"
     config.write_text(
-        "workflow.failOnIgnore = true\nprocess { withName: TRAIN { beforeScript = { task.tag == 'two' ? 'exit 137' : 'true' } } }\n", encoding="utf-8"
+        "workflow.failOnIgnore = true\nprocess { withName: TRAIN { beforeScript = { task.tag == 'two' ? 'exit 137' : 'true' } } }\n",
+        encoding="utf-8",
     )
     # settings in a file and the default outdir: with the strict parser of Nextflow 25.04.0 a configuration doesn't see the command line
     result = nextflow(
