@@ -11,8 +11,8 @@ def work(args):
 
     from spadit import io
     from spadit.contracts import Split, Training
-    from spadit.imputation import impute
     from spadit.files import finished
+    from spadit.imputation import impute
 
     torch.set_num_threads(args.threads)
     result = impute(io.load(args.slide, "slide"), io.load(args.reference, "reference"), Split.from_json(args.split), args.model,

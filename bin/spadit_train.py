@@ -12,8 +12,8 @@ def work(args):
 
     from spadit import io
     from spadit.contracts import Split
-    from spadit.imputation import train
     from spadit.files import finished
+    from spadit.imputation import train
 
     torch.set_num_threads(1)  # --threads many models are trained side by side instead
     split = Split.from_json(args.split)

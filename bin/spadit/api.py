@@ -279,7 +279,8 @@ class SpaDiT:
         if content.get("kind") != "spadit_model" or content.get("version") != FORMAT_VERSION:
             raise InputError(f"{directory}/model.json is of another kind or version than this revision reads ({FORMAT_VERSION}).")
         if found != content["weights_sha256"]:
-            raise InputError(f"{directory}/weights.safetensors does not match its checksum in model.json.", "Copy or train the model again.")
+            raise InputError(f"{directory}/weights.safetensors does not match its checksum in model.json.",
+                             "Copy or train the model again.")
         model = cls(content["preset"], content["seed"], device, **content["settings"])
         model.genes, model.spots, model.cells = content["genes"], content["spots"], content["cells"]
         model.condition_genes, model.target_sum = content["condition_genes"], content["target_sum"]

@@ -1,4 +1,4 @@
-"""The leak test (docs/methods.md): hidden genes' spatial values are replaced by garbage; what is fitted and imputed stays the same to the bit."""
+"""The leak test (docs/methods.md): with hidden genes' spatial values replaced by garbage, all that is fitted and imputed stays the same."""
 
 import numpy as np
 import pytest

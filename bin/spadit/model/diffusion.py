@@ -122,9 +122,8 @@ class Diffusion(nn.Module):
             true_mean, true_log_variance = self.posterior(x0, x_t, t)
             mean, _ = self.posterior(self.x0_of(output, x_t, t), x_t, t)
         log_variance = self.learned_log_variance(fraction, t)
-        divergence = 0.5 * (
-            log_variance - true_log_variance - 1 + (true_log_variance - log_variance).exp() + (true_mean - mean) ** 2 * (-log_variance).exp()
-        )
+        ratio = true_log_variance - log_variance
+        divergence = 0.5 * (ratio.exp() - ratio - 1 + (true_mean - mean) ** 2 * (-log_variance).exp())
         return squared + 1e-3 * (weight * divergence).sum() / total
 
     @torch.no_grad()
