@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Train the SpaDiT models of one slide."""
 
+import math
 import sys
 import time
 
@@ -21,8 +22,9 @@ def work(args):
 
     def report(fit, done, total):
         left = (time.monotonic() - start) / done * (total - done)
-        print(f"{args.id}: {done} of {total} models trained; {fit['name']}: {fit['n_visible']} genes, {fit['best_step']} steps, "
-              f"validation PCC {fit['validation_pcc']:.3f}; about {left:.0f} s left", file=sys.stderr, flush=True)
+        score = "" if math.isnan(fit["validation_pcc"]) else f", validation PCC {fit['validation_pcc']:.3f}"  # delivery chooses nothing
+        print(f"{args.id}: {done} of {total} models trained; {fit['name']}: {fit['n_visible']} genes, {fit['best_step']} steps{score}; "
+              f"about {left:.0f} s left", file=sys.stderr, flush=True)
 
     settings = {name: getattr(args, name) for name in ("max_steps", "n_models") if getattr(args, name) is not None}
     with finished(args.output) as directory, finished(args.curves) as curves, finished(args.facts) as facts:

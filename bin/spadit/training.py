@@ -272,7 +272,8 @@ def fit(genes: Genes, validation_index: Tensor, whole: Tensor, settings: Setting
     if n_steps is None:
         if not 0 < len(validation_index) < n:
             raise TrainingError("Choosing the number of steps needs validation genes and training genes; there are "
-                                f"{len(validation_index)} validation genes among {n}.", "Give more shared genes, or set the number of steps.")
+                                f"{len(validation_index)} validation genes among {n}.",
+                                "Give more shared genes, or set the number of steps.")
         seen = torch.ones(n, dtype=torch.bool)
         seen[validation_index] = False
         part, validation = genes.take(seen.nonzero()[:, 0]), genes.take(validation_index)
