@@ -1,4 +1,4 @@
-"""The SpaDiT network: φ, ψ, time, DiT blocks and decoder put together (paper, Figure 1)."""
+"""The SpaDiT network: φ, ψ, time, backbone and decoder put together (paper, Figure 1)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import dataclasses
 
 from torch import Tensor, nn
 
-from spadit.model.backbone import Decoder, DiTBlock
-from spadit.model.condition import ConditionEmbedding, NoCondition
+from spadit.model.backbone import build_backbone
+from spadit.model.condition import build_condition
+from spadit.model.decoder import Decoder
 from spadit.model.embedding import LatentEmbedding, TimeEmbedding
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSettings:
-    """Shape of the network. The first three come from the data."""
+    """Shape of the network. The first three come from the data.
+
+    ``backbone`` is what Table 3 of the paper compares, ``condition`` and ``concatenate`` what Table 4 does. Its "w/ Common Gene in ψ"
+    is a matter of which genes' rows the network is given as ``whole``.
+    """
 
     n_spots: int
     n_cells: int
@@ -23,13 +28,17 @@ class NetworkSettings:
     n_heads: int = 4
     n_reduced: int = 32
     condition: str = "attention"
-    """'attention' (Eq. 1) or 'none'."""
+    """ψ: 'attention' (Eq. 1), 'mlp' (Table 4, "w/o Flash-Attention") or 'none' ("w/o Condition ψ")."""
     concatenate: bool = True
-    """Put the gene's reference vector beside its spatial vector in φ."""
+    """Put the gene's reference vector beside its spatial vector in φ (False: Table 4, "w/o Concat in φ")."""
+    backbone: str = "dit"
+    """'dit', 'transformer', 'unet' or 'mamba'."""
+    attention_backend: str = "auto"
+    """See :func:`spadit.model.attention.attention`."""
 
 
 class Network(nn.Module):
-    """ε_θ(x_t, t | x_ψ) of the paper: a gene's noisy spatial vector in, target and diagonal covariance out.
+    """ε_θ(x_t, t | x_ψ) of the paper (Eqs. 6, 7): a gene's noisy spatial vector in, target and diagonal covariance out.
 
     A sample is a gene: x_t over the slide's spots (noisy), its vector over the reference's cells (always known), and the
     condition ψ made from the whole reference.
@@ -40,13 +49,8 @@ class Network(nn.Module):
         s = self.settings = settings
         self.embedding = LatentEmbedding(s.n_spots, s.n_cells, s.width, s.concatenate)
         self.time = TimeEmbedding(s.width)
-        if s.condition == "attention":
-            self.condition = ConditionEmbedding(s.n_condition_genes, s.n_cells, s.width, s.n_reduced)
-        elif s.condition == "none":
-            self.condition = NoCondition(s.width)
-        else:
-            raise ValueError(f"Unknown condition '{s.condition}': 'attention' or 'none'.")
-        self.blocks = nn.ModuleList(DiTBlock(s.width, s.n_heads) for _ in range(s.depth))
+        self.condition = build_condition(s.condition, s.n_condition_genes, s.n_cells, s.width, s.n_reduced, s.attention_backend)
+        self.backbone = build_backbone(s.backbone, s.width, s.depth, s.n_heads, s.attention_backend)
         self.decoder = Decoder(s.width, self.embedding.n_tokens, s.n_spots)
 
     def forward(self, x: Tensor, t: Tensor, reference: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,7 +73,5 @@ class Network(nn.Module):
             Two tensors (genes, spots): see :class:`spadit.model.diffusion.Diffusion`.
         """
         condition = self.time(t) + self.condition(reference, whole)
-        tokens = self.embedding(x, reference)
-        for block in self.blocks:
-            tokens = block(tokens, condition)
+        tokens = self.backbone(self.embedding(x, reference), condition)
         return self.decoder(tokens, condition)
