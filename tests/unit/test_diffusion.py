@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from spadit.model.diffusion import SCHEDULES, TARGETS, Diffusion, betas
+from spadit.model.diffusion import TARGETS, Diffusion
+from spadit.model.schedule import SCHEDULES, betas
+
+
+@pytest.fixture
+def four(monkeypatch):
+    """Four steps with β = .1, .2, .3, .4, so that α_t = .9, .72, .504, .3024: small enough for pencil and paper."""
+    monkeypatch.setattr("spadit.model.diffusion.betas", lambda schedule, n_steps: torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64))
+    return Diffusion(4)
 
 
 def test_linear_schedule_is_ho_et_al_at_a_thousand_steps():
@@ -16,12 +24,66 @@ def test_linear_schedule_is_ho_et_al_at_a_thousand_steps():
 
 
 def test_cosine_schedule_by_hand():
-    def alpha_bar(share):
-        return math.cos((share + 0.008) / 1.008 * math.pi / 2) ** 2
-
     beta = betas("cosine", 4)
-    expected = [1 - alpha_bar(i / 4) / alpha_bar((i - 1) / 4) for i in (1, 2, 3)] + [0.999]
-    assert beta.tolist() == pytest.approx(expected)
+    assert beta.tolist() == pytest.approx([0.15298784, 0.41695809, 0.70785871, 0.999])
+    # ᾱ(s) = cos²((s + .008) / 1.008 · π / 2), over its value at 0
+    start = math.cos(0.008 / 1.008 * math.pi / 2) ** 2
+    at_half = math.cos((0.5 + 0.008) / 1.008 * math.pi / 2) ** 2
+    assert float((1 - beta[:2]).prod()) == pytest.approx(at_half / start)
+
+
+def test_linear_schedule_of_four_steps_by_hand():
+    assert betas("linear", 4).tolist() == pytest.approx([0.025, 0.999, 0.999, 0.999])  # 250 · (1e-4 ... 0.02), cut at .999
+    assert betas("linear", 200).tolist()[::199] == pytest.approx([5e-4, 0.1])
+
+
+def test_tables_of_four_steps_by_hand(four):
+    assert four.alpha_bar.tolist() == pytest.approx([0.9, 0.72, 0.504, 0.3024])
+    # Eq. 5: (1 - α_{t-1}) / (1 - α_t) β_t = .1 / .28 · .2, .28 / .496 · .3, .496 / .6976 · .4; the first borrows the second's
+    assert four.log_variance.exp().tolist() == pytest.approx([0.0714286, 0.0714286, 0.1693548, 0.2844037], rel=1e-5)
+    # √α_{t-1} β_t / (1 - α_t) and √α̂_t (1 - α_{t-1}) / (1 - α_t)
+    assert four.mean_x0.tolist() == pytest.approx([1, 0.6776309, 0.5132227, 0.4070697], rel=1e-5)
+    assert four.mean_xt.tolist() == pytest.approx([0, 0.3194383, 0.4723081, 0.5507453], rel=1e-5, abs=1e-7)
+
+
+def test_noise_is_added_by_hand(four):
+    x_t = four.add_noise(torch.tensor([[2.0, -1.0]]), torch.tensor([1]), torch.tensor([[1.0, 0.5]]))
+    assert x_t.tolist()[0] == pytest.approx([2 * 0.8485281 + 0.5291503, -0.8485281 + 0.2645751], rel=1e-5)
+
+
+def test_bound_by_hand(four):
+    """Divergence of two Gaussians at t > 0, Gaussian -log p(x_0 | x_1) at t = 0."""
+    x0, x_t, output = torch.tensor([[1.0], [1.0]]), torch.tensor([[0.5], [0.5]]), torch.tensor([[1.5], [1.5]])
+    found = four.bound(output, torch.zeros(2, 1), x0, x_t, torch.tensor([0, 2])).squeeze(1).tolist()
+    first, third = math.sqrt(0.1 * 0.0714286), math.sqrt(0.3 * 0.1693548)  # a share of 1/2: geometric mean of both bounds
+    at_first = 0.5 * math.log(2 * math.pi * first) + 0.5**2 / (2 * first)
+    at_third = 0.5 * (math.log(third / 0.1693548) + 0.1693548 / third - 1 + (0.5132227 * 0.5) ** 2 / third)
+    assert found == pytest.approx([at_first, at_third], rel=1e-5)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_loss_is_the_squared_error_and_the_bound_teaches_the_covariance_only(target):
+    diffusion = Diffusion(10, target=target)
+    generator = torch.Generator().manual_seed(0)
+    x0, noise, output, fraction = (torch.randn(3, 4, generator=generator) for _ in range(4))
+    t, weight = torch.tensor([0, 4, 9]), torch.ones(3, 4)
+    x_t = diffusion.add_noise(x0, t, noise)
+    output.requires_grad_(), fraction.requires_grad_()
+    diffusion.loss(output, fraction, x0, x_t, t, noise, weight).backward()
+    assert torch.allclose(output.grad, 2 * (output - diffusion.target_of(x0, t, noise)).detach() / 12)
+    assert fraction.grad.abs().min() > 0
+
+
+def test_the_bound_is_least_at_the_true_error():
+    """The covariance is learned: among all fractions the bound picks the variance nearest to posterior variance + squared error."""
+    diffusion = Diffusion(50, "linear")
+    t, x_t, x0 = torch.full((201,), 20), torch.zeros(201, 1), torch.zeros(201, 1)
+    fraction = torch.linspace(-3, 3, 201).unsqueeze(1)
+    wrong_by = 0.5 * ((diffusion.log_beta[20].exp() - diffusion.log_variance[20].exp()).sqrt() / diffusion.mean_x0[20])
+    log_variance = diffusion.learned_log_variance(fraction, t)
+    best = diffusion.bound(x0 + wrong_by, fraction, x0, x_t, t).argmin()
+    expected = diffusion.log_variance[20].exp() + (diffusion.mean_x0[20] * wrong_by) ** 2
+    assert float(log_variance[best].exp()) == pytest.approx(float(expected), rel=0.01)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -68,7 +130,8 @@ def test_posterior_by_bayes():
 
 
 def test_the_reverse_mean_is_the_papers():
-    """Algorithm 2, line 7: (x_t - (1 - α̂_t) / √(1 - α_t) ε) / √α̂_t equals the posterior mean at the x_0 that ε stands for."""
+    """Algorithm 2, line 7, and Eq. 4 with the root that it lacks: (x_t - (1 - α̂_t) / √(1 - α_t) ε) / √α̂_t equals the posterior
+    mean at the x_0 that ε stands for."""
     diffusion = Diffusion(50, "linear", "epsilon")
     beta = betas("linear", 50).float()
     t, x_t, noise = torch.tensor([30]), torch.tensor([[0.3, -1.2]]), torch.tensor([[0.5, 0.1]])
@@ -98,24 +161,65 @@ def test_masked_entries_take_no_part_in_the_loss():
     assert not torch.equal(loss, diffusion.loss(output + 1, fraction, x0, x_t, t, noise, weight))
 
 
-@pytest.mark.parametrize(("method", "target"), [("ddpm", "x0"), ("ddpm", "epsilon"), ("ddpm", "v"), ("ddim", "x0"), ("ddim", "epsilon")])
-def test_samplers_recover_a_known_gaussian(method, target):
-    """Data N(2, 0.5²) have a closed-form optimal denoiser; sampling with it must give that Gaussian back."""
-    mean, sd = 2.0, 0.5
-    diffusion = Diffusion(200, "cosine", target)
+MEAN, SD = 2.0, 0.5
 
-    def optimal(x, t):
-        signal, noise = diffusion._at("signal", t), diffusion._at("noise", t)
-        x0 = mean + signal * sd**2 / (signal**2 * sd**2 + noise**2) * (x - signal * mean)
+
+def optimal(diffusion):
+    """The denoiser that is best for data N(2, 0.5²), in closed form, in whatever the diffusion wants to hear."""
+
+    def network(x, t):
+        signal, noise = diffusion.at("signal", t), diffusion.at("noise", t)
+        x0 = MEAN + signal * SD**2 / (signal**2 * SD**2 + noise**2) * (x - signal * MEAN)
         epsilon = (x - signal * x0) / noise
-        output = {"x0": x0, "epsilon": epsilon, "v": signal * epsilon - noise * x0}[target]
+        output = {"x0": x0, "epsilon": epsilon, "v": signal * epsilon - noise * x0}[diffusion.target]
         return output, torch.full_like(x, -20.0)
 
+    return network
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("method", "eta"), [("ddpm", 0.0), ("ddim", 0.0), ("ddim", 1.0)])
+def test_samplers_recover_a_known_gaussian(method, eta, target):
+    diffusion = Diffusion(200, "cosine", target)
     generator = torch.Generator().manual_seed(1)
-    drawn = diffusion.sample(optimal, torch.randn(4000, 2, generator=generator), method, 100, generator).numpy()
-    assert drawn.mean() == pytest.approx(mean, abs=0.03)
-    assert drawn.std() == pytest.approx(sd, abs=0.04)
+    start = torch.randn(4000, 2, generator=generator)
+    drawn = diffusion.sample(optimal(diffusion), start, method, 100, generator, eta=eta).numpy()
+    assert drawn.mean() == pytest.approx(MEAN, abs=0.03)
+    assert drawn.std() == pytest.approx(SD, abs=0.04)
     assert abs(np.corrcoef(drawn.T)[0, 1]) < 0.05
+
+
+def test_ddim_with_all_noise_and_all_steps_is_ddpm():
+    """Song et al., section 4.1: η = 1 gives back DDPM with the posterior variance (the least the learned covariance can be)."""
+    diffusion = Diffusion(30, "linear")
+    start = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    ddpm = diffusion.sample(optimal(diffusion), start, "ddpm", generator=torch.Generator().manual_seed(1))
+    ddim = diffusion.sample(optimal(diffusion), start, "ddim", 30, torch.Generator().manual_seed(1), eta=1.0)
+    assert torch.allclose(ddpm, ddim, atol=1e-4)
+
+
+def test_ddim_step_by_hand(four):
+    """From t = 4 to t = 1 (times 3 and 0) without noise: √.9 x_0 + √.1 ε with ε = (x - √.3024 x_0) / √.6976."""
+    seen = []
+
+    def network(x, t):
+        seen.append((int(t[0]), x.tolist()[0][0]))
+        return torch.full_like(x, 0.5), torch.zeros_like(x)
+
+    drawn = four.sample(network, torch.tensor([[1.0]]), "ddim", 2)
+    noise = (1 - 0.3024**0.5 * 0.5) / 0.6976**0.5
+    assert [time for time, _ in seen] == [3, 0]
+    assert seen[1][1] == pytest.approx(0.9**0.5 * 0.5 + 0.1**0.5 * noise, rel=1e-5)
+    assert drawn.tolist() == [[0.5]]
+
+
+@pytest.mark.parametrize("method", ["ddpm", "ddim", "one_step"])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 32), (50, 2), (0, 4)])
+def test_any_shape_can_be_sampled(method, shape):
+    for n_steps in (1, 2, 7):
+        diffusion = Diffusion(n_steps)
+        drawn = diffusion.sample(lambda x, t: (x.tanh() + 0 * t[:, None], torch.zeros_like(x)), torch.randn(shape), method, 3)
+        assert drawn.shape == shape and drawn.isfinite().all()
 
 
 def test_one_step_is_the_posterior_mean():
