@@ -14,7 +14,11 @@ workflow REPORT_COHORT {
     main:
     // Every step hands its facts, failures and software versions to these topics: what is missing shows how far a slide came
     ch_facts = channel.topic('facts').flatMap { _meta, files -> files instanceof List ? files : [files] }
-    ch_versions = channel.topic('versions').unique().toList().map { rows -> [rows] }
+    ch_versions = channel
+        .topic('versions')
+        .unique()
+        .toList()
+        .map { rows -> [rows + [['Workflow', 'nextflow', workflow.nextflow.version.toString()]]] }
 
     SUMMARIZE(
         ch_inputs,
@@ -29,9 +33,10 @@ workflow REPORT_COHORT {
         files("${projectDir}/assets/logo/*.png", checkIfExists: true),
     )
     ch_versions
-        .combine(SUMMARIZE.out.versions_spadit.toList())
-        .combine(MULTIQC.out.versions_multiqc.toList())
-        .map { rows, summarize, multiqc -> versions_yaml(rows + [summarize, multiqc]) }
+        .flatMap { found -> found[0] }
+        .mix(SUMMARIZE.out.versions_spadit, MULTIQC.out.versions_multiqc)
+        .toList() // also when one of them doesn't run
+        .map { rows -> versions_yaml(rows) }
         .collectFile(name: 'software_versions.yml', storeDir: "${params.outdir}/pipeline_info")
 
     slides = SUMMARIZE.out.slides.map { json -> new groovy.json.JsonSlurper().parseText(json.text) }
