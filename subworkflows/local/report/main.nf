@@ -32,10 +32,13 @@ workflow REPORT_COHORT {
         params.multiqc_config ? file(params.multiqc_config, checkIfExists: true) : [],
         files("${projectDir}/assets/logo/*.png", checkIfExists: true),
     )
-    ch_versions
-        .flatMap { found -> found[0] }
+    // Nothing when the sheet was refused: the run is being stopped then
+    ch_inputs
+        .combine(ch_versions)
+        .flatMap { _json, rows -> rows }
         .mix(SUMMARIZE.out.versions_spadit, MULTIQC.out.versions_multiqc)
-        .toList() // also when one of them doesn't run
+        .toList()
+        .filter { rows -> rows }
         .map { rows -> versions_yaml(rows) }
         .collectFile(name: 'software_versions.yml', storeDir: "${params.outdir}/pipeline_info")
 
