@@ -44,8 +44,7 @@ RULE = (
     f"'not predictable' when the median PCC of {MODEL} over all scored hidden genes is below {NOT_PREDICTABLE:.2f}, or the lower end of "
     f"its 95 % bootstrap interval is not above 0. Else 'warn' when the median PCC is below {WARN:.2f}, or {MODEL} is not better than the "
     f"control {CONTROL} (the spot's total alone): the lower end of the 95 % bootstrap interval of the mean paired difference in PCC is "
-    "not above 0. Else 'pass'. A slide that passes here is still marked 'warn' in the cohort's table when quality control or pairing "
-    "raised warnings."
+    "not above 0. Else 'pass'. A slide that would pass is marked 'warn' when quality control or pairing raised warnings."
 )
 
 
@@ -325,13 +324,13 @@ def judge(whole: dict, control: dict) -> tuple[str, list[str]]:
     if median < NOT_PREDICTABLE or low <= 0:
         reasons = []
         if median < NOT_PREDICTABLE:
-            reasons.append(f"The median PCC over {n} hidden genes is {median:.2f}, below {NOT_PREDICTABLE:.2f}.")
+            reasons.append(f"The median PCC over {n:,} hidden genes is {median:.2f}, below {NOT_PREDICTABLE:.2f}.")
         if low <= 0:
             reasons.append(f"The interval of the median PCC reaches down to {low:.2f}: no better than chance.")
         return "not predictable", reasons
     reasons = []
     if median < WARN:
-        reasons.append(f"The median PCC over {n} hidden genes is {median:.2f}, below {WARN:.2f}.")
+        reasons.append(f"The median PCC over {n:,} hidden genes is {median:.2f}, below {WARN:.2f}.")
     if control["low"] <= 0:
         reasons.append(
             f"{MODEL} is not better than the spot's total alone (mean difference in PCC {control['mean_difference']:+.2f}, "

@@ -125,7 +125,7 @@ def check_sheet(path: str | Path, schema: dict) -> tuple[list[dict], list[str], 
     Returns
     -------
     slides
-        One dict per row with every column of the schema; absent values are ''.
+        One dict per row: 'where' ('Row 2'), and every column of the schema; absent values are '', and so are those that are not allowed.
     errors
         Sentences with row, column, value and what is expected.
     warnings
@@ -152,7 +152,7 @@ def check_sheet(path: str | Path, schema: dict) -> tuple[list[dict], list[str], 
     slides, warnings = [], []
     seen: dict[str, str] = {}
     for row in rows:
-        problems = _check_row(row, columns, [n for n in required if n not in missing])
+        problems, wrong = _check_row(row, columns, [n for n in required if n not in missing])
         sample = row.values.get("sample", "")
         if sample and sample in seen:
             problems.append(
@@ -167,15 +167,16 @@ def check_sheet(path: str | Path, schema: dict) -> tuple[list[dict], list[str], 
                 )
             seen[sample] = row.where
         errors += problems
-        if not problems:
-            slides.append({name: row.values.get(name, "") for name in columns})
+        # Also rows with problems: whether the files are there is told in the same message
+        slides.append({"where": row.where} | {name: "" if name in wrong else row.values.get(name, "") for name in columns})
     return slides, errors, warnings
 
 
-def _check_row(row: Row, columns: dict, required: list[str]) -> list[str]:
+def _check_row(row: Row, columns: dict, required: list[str]) -> tuple[list[str], set[str]]:
+    """What is wrong with a row, in sentences, and the columns whose values are not allowed."""
     from jsonschema import Draft202012Validator
 
-    problems = []
+    problems, wrong = [], set()
     for name in required:
         if not row.values.get(name):
             what = columns[name].get("description", "a value").rstrip(".")
@@ -190,17 +191,20 @@ def _check_row(row: Row, columns: dict, required: list[str]) -> list[str]:
             near = closest(value, columns[name]["enum"])
             hint = f" Did you mean '{near}'?" if near else ""
             problems.append(f"{start} is not known; expected is {_expected(columns[name])}.{hint}")
+            wrong.add(name)
         elif not valid:
             why = _odd_characters(value) if name == "sample" else ""
             problems.append(f"{start} is not allowed{why}; expected is {expected}.")
+            wrong.add(name)
         elif name in PATH_COLUMNS:
             problem = _path_problem(value)
             if problem:
                 problems.append(f"{start} {problem}.")
+                wrong.add(name)
     if row.values.get("st") and row.values.get("st") == row.values.get("sc"):
         same = _shown(row.values["sc"])
         problems.append(f"{row.where}, column 'sc': '{same}' is the same file as in column 'st'; expected is the reference.")
-    return problems
+    return problems, wrong
 
 
 def _odd_characters(name: str) -> str:
@@ -458,7 +462,7 @@ def _expected(definition: dict) -> str:
     limits = []
     for key, word in LIMIT_WORDS.items():
         if key in definition:
-            limits.append(f"{word} {definition[key]:g}")
+            limits.append(f"{word} {definition[key]}")
     text += " of " + " and ".join(limits) if limits else ""
     if "minLength" in definition or "maxLength" in definition:
         text += f" of {definition.get('minLength', 0)} to {definition.get('maxLength', 'any number of')} characters"

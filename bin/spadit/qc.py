@@ -80,8 +80,8 @@ def quality_control(
         filters.append({"name": name, "axis": unit, "threshold": threshold, "removed": int(gone.sum()), "reason": reason})
 
     remove("empty", 0, per_obs["counts"] <= 0, "no counts at all")
-    remove("min_counts", min_counts, per_obs["counts"] < min_counts, f"fewer than {min_counts:g} counts")
-    remove("min_genes", min_genes, per_obs["genes"] < min_genes, f"fewer than {min_genes} genes detected")
+    remove("min_counts", min_counts, per_obs["counts"] < min_counts, f"fewer than {_plural(min_counts, 'count')}")
+    remove("min_genes", min_genes, per_obs["genes"] < min_genes, f"fewer than {_plural(min_genes, 'gene')} detected")
     remove("max_mito", max_mito, per_obs["mito"] * 100 > max_mito, f"more than {max_mito:g} % mitochondrial counts")
     if max_mito < 100 and not mito.any():
         warnings.append(f"The limit of {max_mito:g} % mitochondrial counts had no effect: no gene name begins with 'MT-'.")
@@ -94,7 +94,7 @@ def quality_control(
             "axis": "genes",
             "threshold": min_observations,
             "removed": int((~genes).sum()),
-            "reason": f"detected in fewer than {min_observations} {unit}",
+            "reason": f"detected in fewer than {_plural(min_observations, unit[:-1])}",
         }
     )
     left = np.asarray(counts[:, genes].sum(axis=1)).ravel()
@@ -105,11 +105,13 @@ def quality_control(
     n_obs, n_genes = counts.shape
     strict = max(min_counts, min_genes, min_observations) > 1 or max_mito < 100
     for kept, least, all_, what in ((keep, MIN_OBSERVATIONS, n_obs, unit), (genes, MIN_GENES, n_genes, "genes")):
+        if all_ < least:
+            raise InputError(f"{id} has {_plural(all_, what[:-1])} only, but at least {least} are needed.", "Check the file.")
         if kept.sum() < least:
             raise InputError(
                 f"{id}: {int(kept.sum()):,} of {all_:,} {what} are left after quality control, but at least {least} are needed "
                 f"(removed: {removed}).",
-                "Loosen the thresholds of quality control." if all_ >= least and strict else "Check the file.",
+                "Loosen the thresholds of quality control." if strict else "Check the file.",
             )
     if keep.sum() < 0.5 * n_obs:
         warnings.append(f"Quality control removed {n_obs - int(keep.sum()):,} of {n_obs:,} {unit} ({removed}).")
@@ -133,6 +135,10 @@ def quality_control(
         warnings=warnings,
         quantiles={name: np.quantile(per_obs[name], steps).tolist() for name in ("counts", "genes")},
     )
+
+
+def _plural(n: float, word: str) -> str:
+    return f"{n:g} {word}{'' if n == 1 else 's'}"
 
 
 def _measure(counts: sp.csr_matrix, mito: np.ndarray) -> tuple[dict, dict[str, np.ndarray]]:

@@ -157,7 +157,7 @@ def restrict(
             shown.append(f"'{name}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
         more = f" and {len(unknown) - 10:,} more" if len(unknown) > 10 else ""
         raise InputError(
-            f"{source}: {len(unknown):,} genes are not in the reference: {', '.join(shown)}{more}.",
+            f"{source}: {len(unknown):,} {'gene is' if len(unknown) == 1 else 'genes are'} not in the reference: {', '.join(shown)}{more}.",
             "Take them off the list or write them as the reference does.",
         )
     return [g for g in unmeasured if g in chosen]

@@ -84,6 +84,8 @@ def test_stub_run_then_resume(run):
         "pipeline_info/params.json",
         "pipeline_info/software_versions.yml",
     } <= found
+    versions = (folder / "out/pipeline_info/software_versions.yml").read_text(encoding="utf-8")
+    assert "Workflow:\n  nextflow: '2" in versions and "MULTIQC:\n" in versions and "SUMMARIZE:\n" in versions
     for start_of_name in ("execution_trace", "execution_timeline", "execution_report", "pipeline_dag"):
         assert any(name.startswith(f"pipeline_info/{start_of_name}_") for name in found)
 
@@ -126,14 +128,14 @@ def test_all_problems_at_once_before_any_work(tmp_path):
             "one,my data/one.h5ad,my data/mouse.h5ad,,donor",
             "one,my data/two.h5ad,my data/mouse.h5ad,,",
             "two,my data/absent.h5ad,my data/mouse.h5ad,,sample",
-            "../x,my data/one.h5ad,,,",
+            "../x,my data/gone.h5ad,,,",
         ],
     )
     result = nextflow("run", ROOT, "--input", path, "--outdir", "out", "--fold", 3, "--max_mito_percent", 120, cwd=tmp_path)
     assert result.returncode != 0
-    for text in ("'one'", "absent.h5ad", "../x", "fold", "folds", "max_mito_percent", "'donor'", "nothing was run"):
+    for text in ("'one'", "absent.h5ad", "../x", "fold", "folds", "max_mito_percent", "'donor'", "gone.h5ad", "nothing was run"):
         assert text in result.stdout, f"{text} is missing in:\n{result.stdout}"
-    assert "\tat " not in result.stdout  # no Java stack
+    assert "\tat " not in result.stdout and "Invalid method" not in result.stdout and "Unexpected error" not in result.stdout
     assert list(tasks(tmp_path / "out")) == ["CHECK_INPUTS"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["pipeline_info"]
 

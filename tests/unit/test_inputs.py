@@ -39,12 +39,15 @@ def test_good_sheets_of_all_formats_give_the_same_slides(check):
     rows = [["a", "x/st.h5ad", "/d/sc.h5ad"], ["b", "https://host/st.h5ad", "s3://bucket/sc.h5ad"]]
     expected, *problems = check("\n".join([HEADER, *map(",".join, rows)]))
     assert problems == [[], []]
+    assert [slide.pop("where") for slide in expected] == ["Row 2", "Row 3"]
     assert expected[0] == {"sample": "a", "st": "x/st.h5ad", "sc": "/d/sc.h5ad", "platform": "", "genes": "", "species": "", "batch": ""}
     entries = [dict(zip(HEADER.split(","), r, strict=True)) for r in rows]
     yaml = "".join(f"- sample: {e['sample']}\n  st: {e['st']}\n  sc: {e['sc']}\n" for e in entries)
     tsv = "\n".join("\t".join(r) for r in [HEADER.split(","), *rows])
     for text, name in ((tsv, "s.tsv"), (tsv, "s.txt"), (yaml, "s.yaml"), (yaml, "s.YML"), (json.dumps(entries), "s.json")):
-        assert check(text, name) == (expected, [], []), name
+        slides, *problems = check(text, name)
+        assert problems == [[], []], name
+        assert [{k: v for k, v in slide.items() if k != "where"} for slide in slides] == expected, name
 
 
 def test_byte_order_mark_windows_line_ends_blank_rows_and_blanks_are_tolerated(check):
@@ -103,7 +106,7 @@ def test_a_sheet_that_is_no_table_gets_one_clear_sentence(check, text, name, say
 
 def test_yaml_and_json_values_stay_as_written(check):
     assert check("- sample: 007\n  st: NO\n  sc: 1.10\n  species: null\n", "s.yaml")[0][0] == {
-        "sample": "007", "st": "NO", "sc": "1.10", "platform": "", "genes": "", "species": "", "batch": ""
+        "where": "Entry 1", "sample": "007", "st": "NO", "sc": "1.10", "platform": "", "genes": "", "species": "", "batch": ""
     }  # fmt: skip
     assert check('[{"sample": 12, "st": 1.10, "sc": "x"}]', "s.json")[0][0]["st"] == "1.10"
 
@@ -117,6 +120,16 @@ def test_all_errors_are_told_at_once_with_row_column_and_value(check):
     assert re.search(r"Row 3, column 'platform': 'h5da' is not known; expected is one of auto, h5ad. Did you mean 'h5ad'\?", text)
     assert re.search(r"Row 5, column 'st': 'gopher://h/x' has the unknown scheme 'gopher'.*https, http, ftp, s3, gs, az", text)
     assert "Row 5, column 'sample': 'ok' is also in row 3" in text
+
+
+def test_rows_with_problems_are_kept_without_their_bad_values(check):
+    """So that a missing file in such a row is told in the same message."""
+    slides, errors, _ = check("sample,st,sc,platform\na b,st.h5ad,$x.h5ad,h5da\nb,,sc.h5ad,\n")
+    assert len(errors) == 4
+    assert [(s["where"], s["sample"], s["st"], s["sc"], s["platform"]) for s in slides] == [
+        ("Row 2", "", "st.h5ad", "", ""),
+        ("Row 3", "b", "", "sc.h5ad", ""),
+    ]
 
 
 def test_unknown_and_missing_columns_name_the_closest(check):
@@ -228,8 +241,11 @@ def test_any_text_in_a_row_is_safe_when_accepted(tmp_path_factory, schema, cells
     columns = list(schema["items"]["properties"])
     path.write_text(json.dumps([dict(zip(columns, cells, strict=False))]), encoding="utf-8")
     slides, errors, _ = check_sheet(path, schema)
-    assert bool(slides) != bool(errors)
+    assert bool(slides) or bool(errors)
     for slide in slides:
+        if not slide["sample"]:
+            assert errors
+            continue
         assert set(slide["sample"]) <= set(string.ascii_letters + string.digits + "._-") and slide["sample"][0] not in ".-_"
         assert not set(slide["st"] + slide["sc"]) & set("\"'`$;|<>\\\n\r\0")
 
@@ -252,6 +268,7 @@ PARAMS = {
                 "max_steps": {"type": ["integer", "null"], "minimum": 1},
                 "min_shared_genes": {"type": "integer"},
                 "multiqc_title": {"type": "string"},
+                "seed": {"type": "integer", "minimum": 0, "maximum": 4294967295},
             }
         },
     },
@@ -273,6 +290,7 @@ def test_good_parameters():
         ({"folds": 2.5}, "a whole number"),
         ({"folds": True}, "given without a value"),
         ({"max_mito_percent": 101}, "at most 100"),
+        ({"seed": -1}, "a whole number of at least 0 and at most 4294967295."),
         ({"max_mito_percent": "nan"}, "a number"),
         ({"preset": "papr"}, "expected is one of paper, default (did you mean 'paper'?)"),
         ({"strict": "yes"}, "true or false"),
@@ -326,7 +344,7 @@ def test_check_inputs_collects_errors_of_parameters_and_sheet(root, tmp_path):
     params.write_text(json.dumps({"input": "s.csv", "fold": 2}))
     schema.write_text(json.dumps(PARAMS))
     inputs = check_inputs(sheet, params, root / "assets" / "schema_input.json", schema)
-    assert len(inputs.errors) == 2 and inputs.slides == []
+    assert len(inputs.errors) == 2 and [slide["sample"] for slide in inputs.slides] == [""]
 
 
 @pytest.mark.parametrize("text", ["sample,st,sc\na,x.h5ad,y.h5ad\n", "sample,st,sc\na b,x,y\n", "", None])
@@ -338,7 +356,7 @@ def test_the_executable_always_ends_well_and_tells(root, tmp_path, text):
     done = subprocess.run([*call, "--schema-input", root / "assets" / "schema_input.json"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     inputs = Inputs.from_json(output)
-    assert bool(inputs.slides) != bool(inputs.errors)
+    assert bool(inputs.errors) == (text != "sample,st,sc\na,x.h5ad,y.h5ad\n")
 
 
 def test_the_demo_sheet_is_right(root):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import anndata as ad
 import numpy as np
@@ -90,6 +91,20 @@ def test_ceiling_stands_apart_hatched_and_named(facts):
     assert "ceiling: sees the truth, not ranked" in texts(figure)
     positions = figure.axes[0].get_yticks()
     assert positions[-1] - positions[-2] > positions[1] - positions[0]
+
+
+def test_boxes_use_nothing_that_matplotlib_will_drop(facts):
+    *_, table = facts
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metrics.method_boxes(table)
+
+
+def test_legends_cover_no_line():
+    flat = {"counts": [100.0] * 21, "genes": [100.0] * 21}
+    figure = qc.quantiles(flat, flat)
+    assert not any(ax.get_legend() for ax in figure.axes)
+    assert "slide, per spot | reference, per cell" in texts(figure)
 
 
 def test_typical_genes_are_shown_beside_the_best(facts):

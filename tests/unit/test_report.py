@@ -52,6 +52,7 @@ def test_page_says_what_was_done_and_what_came_out(tmp_path):
         "library_size (control)",
         "fewer than 1 counts",
         "SpaDiT is better",
+        "corr_weighted : average of the visible genes, weighted by",
         "max_steps",
         "3 min 3 s",
         "arXiv:2407.13182",
@@ -130,6 +131,28 @@ def test_summary_admits_when_a_simple_method_does_better(tmp_path):
     assert "0.90 for the best simple method, ridge, which did better here" in slide.summary_sentences(facts)[1]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "p", "said"),
+    [
+        (0.01, 0.09, 0.001, "SpaDiT is better"),
+        (-0.09, -0.01, 0.001, "SpaDiT is worse"),
+        (-0.06, -0.01, 0.1, "no clear difference"),  # the p beside it would contradict
+        (-0.01, 0.06, 0.001, "no clear difference"),
+        (None, None, None, "n/a"),
+    ],
+)
+def test_better_or_worse_only_when_interval_and_p_agree(low, high, p, said):
+    assert slide.compared({"low": low, "high": high, "p": p}) == said
+
+
+def test_page_says_when_classes_tell_little(tmp_path):
+    facts = slide_facts(write_slide(tmp_path), "s1", tmp_path)
+    facts.evaluation.reliability_spearman = 0.17
+    assert "Here it says little" in plain(slide.render(facts))
+    facts.evaluation.reliability_spearman = 0.6
+    assert "Here it says little" not in plain(slide.render(facts))
+
+
 def test_numbers_in_words():
     assert words.number(-0.104) == "−0.10" and words.number(-0.001) == "0.00" and words.number(float("nan")) == "n/a"
     assert words.count(12345) == "12,345" and words.count(None) == "n/a" and words.plural(1, "gene") == "1 gene"
@@ -191,6 +214,8 @@ def test_all_sections_are_there(tmp_path, folder):
     assert sections["spadit_maps"]["data"].count("<img") == 2
     assert [x for x, _ in sections["spadit_curves"]["data"][0]["good"]] == [0, 90, 100]
     assert "2 slides: 1 pass, 1 not predictable." in sections["spadit_slides_table"]["description"]
+    assert sections["spadit_curves"]["pconfig"]["showlegend"] is True  # which line is which slide
+    assert "weighted by" in sections["spadit_medians"]["headers"]["corr_weighted"]["description"]
     assert sections["spadit_overlap"]["data"]["good"] == {"shared": 12, "imputed": 5, "slide_only": 0, "dropped": 0}
 
 

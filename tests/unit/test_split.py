@@ -135,4 +135,4 @@ def test_the_executable_never_looks_at_counts(root, make_pair, tmp_path):
     assert json.loads((tmp_path / "split.json").read_text())["unmeasured"] == [expected.unmeasured[3]]
     genes.write_text("Nonsense\n")
     done = run("--genes", genes)
-    assert done.returncode == 2 and "genes.txt: 1 genes are not in the reference: 'Nonsense'" in done.stderr
+    assert done.returncode == 2 and "genes.txt: 1 gene is not in the reference: 'Nonsense'" in done.stderr

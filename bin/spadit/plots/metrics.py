@@ -44,7 +44,7 @@ def _boxes(ax, metrics: pd.DataFrame, methods: Sequence[str], measure: str, valu
         ax.boxplot(
             data,
             positions=[y],
-            vert=False,
+            orientation="horizontal",
             widths=0.6,
             patch_artist=True,
             showfliers=False,
@@ -130,7 +130,8 @@ def reliability_scatter(var: pd.DataFrame, pcc: pd.Series) -> Figure:
     both = np.concatenate([table["reliability"], table["pcc"]])
     low, high = min(0.0, float(both.min())) - 0.05, max(0.3, float(both.max())) + 0.05
     ax.plot([low, high], [low, high], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
-    ax.annotate("as expected", (high, high), xytext=(-4, -16), textcoords="offset points", ha="right", size=6.5, color=MUTED)
+    along = {"rotation": 45, "rotation_mode": "anchor", "ha": "right", "va": "top"}  # below the line, not across it
+    ax.annotate("as expected", (high, high), xytext=(-4, -8), textcoords="offset points", size=6.5, color=MUTED, **along)
     markers = {"reliable": "o", "use with care": "^", "do not use": "X"}
     size = 18 if len(table) <= 300 else 7
     for name, colour in RELIABILITY.items():

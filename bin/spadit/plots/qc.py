@@ -47,7 +47,7 @@ def quantiles(slide: dict, reference: dict) -> Figure:
         'counts' and 'genes': 21 values at 0, 5, …, 100 % (``contracts.QualityControl.quantiles``).
     """
     share = np.linspace(0, 100, 21)
-    fig = Figure(figsize=(WIDTH, 2.3), layout="constrained")
+    fig = Figure(figsize=(WIDTH, 2.5), layout="constrained")
     names = {"counts": "total counts", "genes": "detected genes"}
     for ax, (key, name) in zip(fig.subplots(1, 2), names.items(), strict=True):
         for table, who, colour, line in ((slide, "slide, per spot", "#0072B2", "-"), (reference, "reference, per cell", "#D55E00", "--")):
@@ -59,6 +59,7 @@ def quantiles(slide: dict, reference: dict) -> Figure:
         ax.yaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
         ax.grid(color=GRID, linewidth=0.6)
         ax.axvline(50, color=MUTED, linewidth=0.6)
-        if ax.has_data() and ax.get_legend_handles_labels()[0]:
-            ax.legend(frameon=False, loc="upper left")
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        fig.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return fig

@@ -361,15 +361,14 @@ def accuracy_sections(facts: Facts, rows: list[dict]) -> list[dict]:
         "spadit_accuracy",
         "Median PCC by method",
         "Pearson correlation of imputed and measured values over spots, median over hidden genes. All methods saw the same genes, "
-        "except the ceiling: "
-        "it sees the truth, shows what the visible genes could say at best, and is not a competitor.",
+        "except the ceiling: a map fitted on the truth, which is not a competitor. It tells about how much a linear map of the visible "
+        "genes can say; where it is no higher than the others, the visible genes hold little of the hidden ones.",
         "table",
         {
             text(s): _without_empty({"status": status_of[s]} | {m: (summary_row(e, m) or {}).get("median_pcc") for m in methods})
             for s, e in evaluations.items()
         },
-        headers={"status": _status_header()}
-        | {m: _pcc(text(style.label(m)), text(style.ROLES[style.role(m)][1]), scale=scales[style.role(m)]) for m in methods},
+        headers={"status": _status_header()} | {m: _pcc(text(style.label(m)), _about(m), scale=scales[style.role(m)]) for m in methods},
         pconfig={"id": "spadit_medians_table", "title": "Median PCC by method", "col1_header": "Slide", "no_violin": True},
     )
     sections = [medians, *_boxes(facts, methods), *_maps(facts, status_of)]
@@ -414,6 +413,11 @@ def accuracy_sections(facts: Facts, rows: list[dict]) -> list[dict]:
         )
     )
     return sections
+
+
+def _about(method: str) -> str:
+    """Role and description of a method, for the title of its column."""
+    return text(": ".join(part for part in (style.ROLES[style.role(method)][1], words.method_description(method)) if part))
 
 
 def _box(values: pd.Series) -> dict | None:
@@ -575,7 +579,13 @@ def quality_sections(facts: Facts) -> list[dict]:
                     "slide_only": {"name": "only on the slide", "color": "#999999"},
                     "dropped": {"name": "left out (ambiguous or empty)", "color": "#CC79A7"},
                 },
-                pconfig={"id": "spadit_overlap_plot", "title": "SpaDiT: genes of slide and reference", "ylab": "Genes", "cpswitch": True},
+                pconfig={
+                    "id": "spadit_overlap_plot",
+                    "title": "SpaDiT: genes of slide and reference",
+                    "ylab": "Genes",
+                    "cpswitch": True,
+                    "use_legend": True,
+                },
             )
         )
     return sections
@@ -630,6 +640,7 @@ def training_sections(facts: Facts) -> list[dict]:
             "linegraph",
             data if len(data) > 1 else data[0],
             pconfig={"id": "spadit_curves_plot", "title": "SpaDiT: training", "xlab": "Training step", "ylab": labels[0]["name"]}
+            | ({"showlegend": True} if max(map(len, data)) <= FEW else {})
             | ({"data_labels": labels} if len(data) > 1 else {}),
         )
     ]

@@ -22,6 +22,9 @@ from spadit.report import words
 GENE_LIMIT = 3000
 """Rows of the gene table: measured genes first come in, then the unmeasured ones of highest reliability."""
 
+WEAK_RELIABILITY = 0.3
+"""Below this rank correlation of expected and true PCC the page says that the classes tell little."""
+
 CLASSES = ("reliable", "use with care", "do not use")
 
 
@@ -83,6 +86,16 @@ def status(evaluation: Evaluation, warnings: list[str]) -> tuple[str, list[str]]
     if evaluation.verdict == "pass" and warnings:
         return "warn", [*reasons, *warnings]
     return evaluation.verdict, reasons
+
+
+def compared(difference: dict) -> str:
+    """A row of the evaluation's comparison in words: better or worse only when interval and corrected p agree."""
+    low, high, p = difference["low"], difference["high"], difference["p"]
+    if low is None or high is None:
+        return "n/a"
+    if p is None or p >= 0.05 or low <= 0 <= high:
+        return "no clear difference"
+    return "SpaDiT is better" if low > 0 else "SpaDiT is worse"
 
 
 def class_counts(var: pd.DataFrame) -> dict[str, dict[str, int]]:
@@ -234,9 +247,11 @@ def _context(facts: SlideFacts) -> dict:
         "classes": counts,
         "class_names": CLASSES,
         "methods": [
-            {"row": summary_row(e, m), "label": style.label(m), "role": style.role(m), "role_name": style.ROLES[style.role(m)][1]}
+            {"row": summary_row(e, m), "label": style.label(m), "role": style.role(m), "description": words.method_description(m)}
             for m in order
         ],
+        "compared": compared,
+        "weak_reliability": e.reliability_spearman is not None and e.reliability_spearman < WEAK_RELIABILITY,
         "split": facts.split,
         "split_sentence": words.split_sentence(facts.split),
         "pairing": facts.pairing,

@@ -81,6 +81,13 @@ def library_versions(names: Iterable[str] = ("spadit", "numpy", "scipy", "anndat
     return versions
 
 
+def method_description(name: str) -> str:
+    """What a method of ``metrics.csv`` does, in a few words; '' for SpaDiT itself and for methods that are not the project's."""
+    from spadit.methods import METHODS
+
+    return METHODS[name].description if name in METHODS else ""
+
+
 def split_sentence(split: Split) -> str:
     """How the shared genes were divided."""
     n = len(split.train) + len(split.validation) + len(split.test)

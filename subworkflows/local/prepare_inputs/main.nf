@@ -31,12 +31,13 @@ workflow PREPARE_INPUTS {
     params_json // channel: params.json
 }
 
-// What is wrong with sheet and parameters stops the run here, all of it in one message; else the rows with 'reference' added.
+// What is wrong with sheet and parameters stops the run here, all of it in one message, with the files that aren't there, also of rows that
+// have other faults; else the rows with 'reference' added.
 def checked_inputs(inputs, sheet) {
     def missing = inputs.slides.collectMany { row ->
         ['st', 'sc', 'genes']
             .findAll { column -> row[column] && !reachable(resolved(row[column], sheet)) }
-            .collect { column -> "${sheet.name}: sample '${row.sample}', column '${column}': there is no file '${row[column]}' (looked for ${resolved(row[column], sheet).toUriString()}). Paths are relative to the samplesheet." }
+            .collect { column -> "${row.where}, column '${column}': there is no file '${row[column]}' (looked for ${resolved(row[column], sheet).toUriString()}); expected is a path relative to the samplesheet, an absolute path or a URL." }
     }
     def problems = inputs.errors + missing + clashing_batches(inputs.slides, sheet)
     if (problems) {
@@ -60,7 +61,7 @@ def clashing_batches(rows, sheet) {
         .groupBy { row -> resolved(row.sc, sheet).toUriString() }
         .findAll { _sc, group -> group.collect { row -> row.batch }.unique().size() > 1 }
         .collect { _sc, group ->
-            "${sheet.name}: column 'batch': the reference '${group[0].sc}' has " + group.collect { row -> "'${row.batch}' (sample '${row.sample}')" }.join(' and ') + '. Name the same column in all rows of one reference.'
+            "Column 'batch': the reference '${group[0].sc}' has " + group.collect { row -> "'${row.batch}' (${row.where.toLowerCase()})" }.join(' and ') + '. Name the same column in all rows of one reference.'
         }
 }
 

@@ -14,7 +14,11 @@ workflow REPORT_COHORT {
     main:
     // Every step hands its facts, failures and software versions to these topics: what is missing shows how far a slide came
     ch_facts = channel.topic('facts').flatMap { _meta, files -> files instanceof List ? files : [files] }
-    ch_versions = channel.topic('versions').unique().toList().map { rows -> [rows] }
+    ch_versions = channel
+        .topic('versions')
+        .unique()
+        .toList()
+        .map { rows -> [rows + [['Workflow', 'nextflow', workflow.nextflow.version.toString()]]] }
 
     SUMMARIZE(
         ch_inputs,
@@ -28,10 +32,14 @@ workflow REPORT_COHORT {
         params.multiqc_config ? file(params.multiqc_config, checkIfExists: true) : [],
         files("${projectDir}/assets/logo/*.png", checkIfExists: true),
     )
-    ch_versions
-        .combine(SUMMARIZE.out.versions_spadit.toList())
-        .combine(MULTIQC.out.versions_multiqc.toList())
-        .map { rows, summarize, multiqc -> versions_yaml(rows + [summarize, multiqc]) }
+    // Nothing when the sheet was refused: the run is being stopped then
+    ch_inputs
+        .combine(ch_versions)
+        .flatMap { _json, rows -> rows }
+        .mix(SUMMARIZE.out.versions_spadit, MULTIQC.out.versions_multiqc)
+        .toList()
+        .filter { rows -> rows }
+        .map { rows -> versions_yaml(rows) }
         .collectFile(name: 'software_versions.yml', storeDir: "${params.outdir}/pipeline_info")
 
     slides = SUMMARIZE.out.slides.map { json -> new groovy.json.JsonSlurper().parseText(json.text) }
