@@ -2,6 +2,7 @@
 """Impute the genes of one slide with its trained models."""
 
 import sys
+import time
 
 from spadit.cli import parser, run
 
@@ -15,10 +16,18 @@ def work(args):
     from spadit.imputation import impute
 
     torch.set_num_threads(args.threads)
-    result = impute(io.load(args.slide, "slide"), io.load(args.reference, "reference"), Split.from_json(args.split), args.model,
-                    Training.from_json(args.training), args.device)
+    start = shown = time.monotonic()
+
+    def report(done, total):
+        nonlocal shown
+        if time.monotonic() - shown > 20 or done == total:
+            shown = time.monotonic()
+            left = (shown - start) / done * (total - done)
+            print(f"{args.id}: {done:,} of {total:,} genes imputed; about {left:.0f} s left", file=sys.stderr, flush=True)
+
     with finished(args.output) as path:
-        result.write_h5ad(path, compression="gzip")
+        impute(io.load(args.slide, "slide"), io.load(args.reference, "reference"), Split.from_json(args.split), args.model, path,
+               Training.from_json(args.training), args.device, args.draws, args.counts, report)  # fmt: skip
 
 
 def main() -> int:
@@ -29,6 +38,8 @@ def main() -> int:
     p.add_argument("--model", required=True, help="directory of the trained models")
     p.add_argument("--training", required=True, help="training facts (JSON)")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    p.add_argument("--draws", type=int, default=0, help="samples of the diffusion to keep beside the imputed values")
+    p.add_argument("--counts", action="store_true", help="add expected counts")
     p.add_argument("--output", required=True, help="imputed slide (h5ad)")
     return run("impute", p.parse_args(), work)
 

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Train the SpaDiT models of one slide."""
 
-import math
 import sys
 import time
 
@@ -9,12 +8,13 @@ from spadit.cli import parser, run
 
 
 def work(args):
+    import pandas as pd
     import torch
 
     from spadit import io
-    from spadit.contracts import Split
+    from spadit.contracts import Split, Training
     from spadit.files import finished
-    from spadit.imputation import train
+    from spadit.imputation import reuse, train
 
     torch.set_num_threads(1)  # --threads many models are trained side by side instead
     split = Split.from_json(args.split)
@@ -22,14 +22,20 @@ def work(args):
 
     def report(fit, done, total):
         left = (time.monotonic() - start) / done * (total - done)
-        score = "" if math.isnan(fit["validation_pcc"]) else f", validation PCC {fit['validation_pcc']:.3f}"  # delivery chooses nothing
-        print(f"{args.id}: {done} of {total} models trained; {fit['name']}: {fit['n_visible']} genes, {fit['best_step']} steps{score}; "
-              f"about {left:.0f} s left", file=sys.stderr, flush=True)
+        blend = " + ".join(f"{weight:.2f} {name.replace('_', '-')}" for name, weight in fit["blend"].items())
+        print(f"{args.id}: {done} of {total} models trained; {fit['name']}: {fit['n_visible']} genes, median PCC {fit['validation_pcc']:.3f} "
+              f"({blend}); about {left:.0f} s left", file=sys.stderr, flush=True)  # fmt: skip
 
+    slide = io.load(args.slide, "slide")
     settings = {name: getattr(args, name) for name in ("max_steps", "n_models") if getattr(args, name) is not None}
     with finished(args.output) as directory, finished(args.curves) as curves, finished(args.facts) as facts:
-        training, table = train(io.load(args.slide, "slide"), io.load(args.reference, "reference"), split, directory,
-                                args.preset, args.seed, args.device, args.threads, report, **settings)
+        if args.trained:
+            reuse(f"{args.trained}/{args.id}/model", slide, split, directory)
+            training = Training.from_json(f"{args.trained}/{args.id}/facts/{args.id}.training.json")
+            table = pd.read_csv(f"{args.trained}/{args.id}/facts/{args.id}.curves.csv")
+        else:
+            training, table = train(slide, io.load(args.reference, "reference"), split, directory, args.preset, args.seed, args.device,
+                                    args.threads, report, args.start, args.checkpoint, **settings)  # fmt: skip
         table.to_csv(curves, index=False)
         training.to_json(facts)
 
@@ -39,11 +45,14 @@ def main() -> int:
     p.add_argument("--slide", required=True, help="paired slide (h5ad)")
     p.add_argument("--reference", required=True, help="paired reference (h5ad)")
     p.add_argument("--split", required=True, help="gene split (JSON)")
-    p.add_argument("--preset", default="default", help="default or paper")
+    p.add_argument("--preset", default="default", help="default, fast, accurate or paper")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="auto", help="auto, cpu or cuda")
     p.add_argument("--max-steps", type=int, help="train each network for at most this many steps")
-    p.add_argument("--n-models", type=int, help="networks to average")
+    p.add_argument("--n-models", type=int, help="networks of each mode to average")
+    p.add_argument("--trained", help="folder 'slides' of an earlier run: take its models of this slide instead of training")
+    p.add_argument("--start", help="folder of a saved model whose token network training starts from")
+    p.add_argument("--checkpoint", help="folder that outlives the task: a training that was killed goes on from there")
     p.add_argument("--output", required=True, help="directory for the models")
     p.add_argument("--curves", required=True, help="CSV of training curves")
     p.add_argument("--facts", required=True, help="JSON of training facts")

@@ -4,27 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import anndata
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import torch
 from safetensors.torch import load_file, save_file
 
+from spadit import coarse
 from spadit.errors import InputError, SpaditError, TrainingError
 from spadit.files import write_text
-from spadit.model.spadit import Network, NetworkSettings
+from spadit.metrics import morans_i, neighbours, pcc
+from spadit.modes import WINDOW, FittedMode, Token, WholeSlide, cut_windows, fit_mode
 from spadit.preprocess import log_normalise, zscore
-from spadit.training import PRESETS, Fit, Genes, Settings, fit, sample
+from spadit.reference import Reference
+from spadit.scale import Scale, crossfitted_scale, to_expression
+from spadit.settings import MODES, PRESETS, Settings
+from spadit.uncertainty import Trust, load_prior
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
-CLIP = 10.0
+FORMAT_VERSION = 2
+FACTS = (*coarse.SCALARS, "SD of the map", "Moran's I of the map", "agreement of the modes")
+"""What reliability is read from."""
+BLOCK = 1 << 26
+"""Spots × genes × maps that are imputed at once."""
+ARRAYS = {"stack": ("weights", "correction", "centre", "spread", "shared"), "scale": ("coefficients", "bounds"),
+          "trust": ("centre", "spread", "coefficients")}  # fmt: skip
 
 
 def choose_device(device: str) -> str:
@@ -46,40 +59,25 @@ def choose_device(device: str) -> str:
     return device
 
 
-def dense_genes(data: anndata.AnnData, genes: list[str]) -> np.ndarray:
-    """Counts of these genes, dense, (observations, genes)."""
-    counts = data.layers["counts"][:, data.var_names.get_indexer(genes)]
-    return counts.toarray() if hasattr(counts, "toarray") else np.asarray(counts)
-
-
-def to_expression(z: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    """Log-normalised values (spots × genes) from standardised ones and each gene's expected mean and SD.
-
-    The network shrinks what it is unsure of. The map's shape is kept; its spread becomes the one expected of the gene, so that
-    imputed and measured genes can be seen on one scale. How unsure a gene is stands in its reliability and interval instead.
-    """
-    spread = z.std(0)
-    return np.maximum(z / np.where(spread > 1e-6, spread, 1) * sd + mean, 0).astype(np.float32)
-
-
 class SpaDiT:
     """Imputes genes that a slide did not measure, from a single-cell reference.
 
     Parameters
     ----------
     preset
-        'default' or 'paper' (the published hyperparameters): see :data:`spadit.training.PRESETS`.
+        'default', 'fast', 'accurate', or 'paper' (the published hyperparameters): see :data:`spadit.settings.PRESETS`.
     seed
         Of everything random. Same seed, same numbers.
     device
         'auto', 'cpu' or 'cuda'.
     **settings
-        Fields of :class:`spadit.training.Settings` to change.
+        Fields of :class:`spadit.settings.Settings` to change.
 
     Examples
     --------
-    >>> model = SpaDiT(seed=0).fit(slide, reference)  # AnnData with layers['counts']
-    >>> imputed = model.impute(["Gad1", "Sst"])  # spots × genes, log-normalised scale
+    >>> model = SpaDiT(seed=0).fit(slide, reference)  # AnnData with raw counts in layers['counts'], obsm['spatial']
+    >>> imputed = model.impute(["Gad1", "Sst"])  # AnnData, spots × genes, log-normalised scale
+    >>> imputed.var["reliability"]  # the PCC to be expected
     """
 
     def __init__(self, preset: str = "default", seed: int = 0, device: str = "auto", **settings):
@@ -89,211 +87,410 @@ class SpaDiT:
         unknown = sorted(set(settings) - fields)
         if unknown:
             raise SpaditError(f"Unknown settings: {', '.join(unknown)}.", f"Known ones are: {', '.join(sorted(fields))}.")
+        if "modes" in settings:
+            settings["modes"] = tuple(settings["modes"])
+            wrong = sorted(set(settings["modes"]) - set(MODES))
+            if wrong:
+                raise SpaditError(f"Unknown modes: {', '.join(wrong)}.", f"Use some of: {', '.join(MODES)}.")
         self.preset, self.seed = preset, seed
         self.settings = dataclasses.replace(PRESETS[preset], **settings)
         self.device = choose_device(device)
-        self._fit: Fit | None = None
+        self._fitted: dict[str, FittedMode] | None = None
 
-    def fit(self, slide: anndata.AnnData, reference: anndata.AnnData, validation_genes: list[str] | None = None,
-            n_steps: int | None = None, report: Callable[[dict], None] | None = None) -> SpaDiT:
-        """Train on every gene of ``slide`` that ``reference`` has. A gene to be hidden must not be in ``slide``.
+    # ---- fitting -----------------------------------------------------------------------------------------------------
+
+    def fit(self, slide: anndata.AnnData, reference: anndata.AnnData | Reference, n_steps: int | None = None,
+            start: str | Path | None = None, checkpoint: str | Path | None = None, report: Callable[[dict], None] | None = None) -> SpaDiT:
+        """Learn from every gene of ``slide`` that ``reference`` has. A gene to be hidden must not be in ``slide``.
 
         Parameters
         ----------
         slide
-            Spots × genes, raw counts in ``layers['counts']``. Library sizes come from these genes alone.
+            Spots × genes, raw counts in ``layers['counts']``, places in ``obsm['spatial']``. Library sizes come from these genes alone.
         reference
-            Cells × genes, raw counts in ``layers['counts']``; ``var['highly_variable']``, if there, names the condition's genes.
-        validation_genes
-            Those among the slide's genes that choose the number of training steps. Default: a seeded 2/9 (the paper's 7:2).
+            Cells × genes, raw counts in ``layers['counts']``; ``var['highly_variable']``, if there, names the genes that say which cells are
+            alike and that the condition ψ is made from.
         n_steps
-            Train for this long and choose nothing.
+            Train networks for this long and choose nothing.
+        start
+            Folder of a saved model, of any slide, whose token network this one starts from.
+        checkpoint
+            Folder that outlives the task: a training that was killed goes on from there.
         report
-            Called with each point of the training curve.
+            Called with each point of the training curves.
 
         Raises
         ------
         TrainingError
             When there are too few genes, or the loss is no longer a number.
         """
-        known = set(reference.var_names)
-        self.genes = sorted(gene for gene in slide.var_names if gene in known)
-        if len(self.genes) < 2:
-            raise TrainingError(f"The slide and the reference share {len(self.genes)} genes; at least 2 are needed to train.")
-        # everything is put in the order of names, so that results don't depend on the order of spots, cells or genes
-        self.spots = sorted(slide.obs_names)
-        draw = np.random.default_rng(self.seed)
-        cells = np.array(sorted(reference.obs_names))
-        if len(cells) > self.settings.max_cells:
-            cells = cells[np.sort(draw.choice(len(cells), self.settings.max_cells, replace=False))]
-        self.cells = cells.tolist()
-        if "highly_variable" in reference.var:
-            self.condition_genes = sorted(reference.var_names[reference.var["highly_variable"].to_numpy(bool)])
-        else:
-            self.condition_genes = sorted(reference.var_names)
+        begun = time.perf_counter()
+        s = self.settings
+        self._prepare(slide, reference)
+        n_genes, n_spots = len(self.genes), len(self.spots)
+        if n_genes < 2:
+            raise TrainingError(f"The slide and the reference share {n_genes} genes; at least 2 are needed to train.")
+        rows = self._rows(n_genes)
+        statistics = self._statistics(self.genes)
+        self.penalty = coarse.choose_penalty(self._spots.y[rows], self._correlations[0])
+        self._mapper = None
+        n_folds = n_genes if n_genes <= 40 else s.inner_folds
+        inner = coarse.inner_folds(self._counts, rows, self._neighbours, self._views, self._correlations, statistics, self.penalty, n_folds,
+                                   self.seed)  # fmt: skip
+        self._stack, base = coarse.Stack.fit(inner.maps, inner.y, inner.scalars, self.seed)
+        map_scale = coarse.gene_scale(inner.maps)
+        seconds = {"coarse": time.perf_counter() - begun}
 
-        counts = dense_genes(slide[self.spots], self.genes)
-        values, _, self.target_sum = log_normalise(counts)
-        values = values.toarray()
-        reference_vectors = self._reference_vectors(reference)
-        visible = Genes(
-            reference=reference_vectors(self.genes),
-            spatial=torch.from_numpy(zscore(values, CLIP).T.astype(np.float32)),
-            observed_zero=torch.from_numpy(counts.T == 0),
-        )
-        self._fit_scale(values, self._reference_statistics.loc[self.genes])
-        if validation_genes is None:
-            shuffled = draw.permutation(len(self.genes))
-            validation = shuffled[: max(1, round(len(self.genes) * 2 / 9))]
-        else:
-            validation = np.array([i for i, gene in enumerate(self.genes) if gene in set(validation_genes)], dtype=int)
-        self._fit = fit(visible, torch.from_numpy(np.sort(validation)), reference_vectors(self.condition_genes), self.settings,
-                        self.seed, self.device, n_steps, report)
+        self._fitted, parts = {}, {"coarse": base}
+        for name in self._modes():
+            clock = time.perf_counter()
+            mode = self._mode(name)
+            first = None
+            if name == "token":
+                maps = self._token_maps(inner.maps, map_scale, base)
+                mode.data(inner.y - base, base, maps, self._standardised(inner.scalars), self._coordinates, rows)
+                first = read_start(start, mode.shape) if start else None
+            else:
+                mode.data(self._spots.y, np.asarray(self._counts.todense() == 0), self._views[0][self._whole_cells])
+            folder = Path(checkpoint) if checkpoint else None
+            self._fitted[name] = fit_mode(mode, n_genes, rows, self.seed, n_steps, first, folder, report)
+            parts[name] = self._fitted[name].crossfitted
+            seconds[name] = time.perf_counter() - clock
+
+        clock = time.perf_counter()
+        self.blend = choose_blend(parts, inner.y, self.seed) if s.coarse else {"whole_slide": 1.0}
+        z = sum(weight * parts[name] for name, weight in self.blend.items())
+        values = log_normalise(self._counts)[0][rows].toarray()
+        mean, sd = values.mean(0), values.std(0)
+        self._scale = Scale.fit(mean, sd, statistics)
+        expected_mean, expected_sd = crossfitted_scale(mean, sd, statistics)
+        imputed = to_expression(z, expected_mean, expected_sd)
+        facts = self._facts(inner.scalars, z, {name: parts[name] for name in self.blend}, self._coordinates[rows])
+        self._trust = Trust.fit(facts, values, imputed, expected_sd, load_prior(FACTS))
+        self.crossfitted_facts = pd.DataFrame(facts, index=self.genes, columns=list(FACTS)).assign(pcc=pcc(values, imputed))
+        self._score = float(self.crossfitted_facts["pcc"].median())
+        seconds["trust"] = time.perf_counter() - clock
+        self.seconds = seconds | {"total": time.perf_counter() - begun}
         return self
 
-    def impute(self, genes: list[str], reference: anndata.AnnData | None = None) -> pd.DataFrame:
+    def _prepare(self, slide: anndata.AnnData, reference: anndata.AnnData | Reference, cells: list[str] | None = None) -> None:
+        """What fitting and a loaded model both need of slide and reference. Everything is put in the order of names, so that results
+        don't depend on the order of spots, cells or genes."""
+        s = self.settings
+        self.reference = reference if isinstance(reference, Reference) else Reference(reference, s.max_cells, self.seed, cells)
+        known = set(self.reference.genes)
+        self.genes = sorted(gene for gene in slide.var_names if gene in known)
+        self.spots = sorted(slide.obs_names)
+        self._given_order = pd.Index(self.spots).get_indexer(slide.obs_names)
+        rows, columns = slide.obs_names.get_indexer(self.spots), slide.var_names.get_indexer(self.genes)
+        self._counts = sp.csr_matrix(slide.layers["counts"])[rows][:, columns]
+        self._coordinates = np.asarray(slide.obsm["spatial"], dtype=float)[rows, :2]
+        if not self.genes:
+            return
+        self._neighbours = coarse.neighbour_mean(self._coordinates)
+        self._views = self.reference.vectors(self.genes, self.genes)
+        self._correlations = [coarse.correlation(z, z) for z in self._views]
+        self._spots = coarse.Spots.of(self._counts, self._neighbours, self._views)
+        _, totals, self.target_sum = log_normalise(self._counts)
+        self._totals = totals
+        n_cells = len(self.reference.cells)
+        draw = np.random.default_rng(self.seed)
+        self._whole_cells = np.sort(draw.choice(n_cells, s.whole_cells, replace=False)) if n_cells > s.whole_cells else np.arange(n_cells)
+
+    def _rows(self, n_genes: int) -> np.ndarray:
+        """The spots that are learned from: all, or whole windows of them (seeded)."""
+        n = len(self.spots)
+        limit = min(self.settings.max_spots, max(WINDOW, self.settings.max_entries // (n_genes * len(coarse.MAPS))))
+        if n <= limit:
+            return np.arange(n)
+        windows = cut_windows(self._coordinates)
+        chosen = np.random.default_rng(self.seed).permutation(len(windows))[: max(1, limit // WINDOW)]
+        return np.unique(windows[chosen])
+
+    def _modes(self) -> list[str]:
+        """The modes that are trained on a slide of this size."""
+        small = len(self.spots) <= self.settings.max_whole_spots
+        if "whole_slide" in self.settings.modes and not small:
+            log.info("%d spots are more than max_whole_spots: the whole-slide mode is left out.", len(self.spots))
+        return [name for name in self.settings.modes if name != "whole_slide" or small]
+
+    def _mode(self, name: str) -> WholeSlide | Token:
+        if name == "token":
+            return Token(self.settings, self._coordinates, len(coarse.MAPS) + 1, len(coarse.SCALARS), self.device)
+        whole = self.reference.vectors(self.reference.highly_variable, self.genes)[0][self._whole_cells]
+        return WholeSlide(self.settings, len(self.spots), whole, self.device)
+
+    def _statistics(self, genes: Sequence[str]) -> np.ndarray:
+        return self.reference.statistics.loc[list(genes)].to_numpy()
+
+    def _standardised(self, scalars: np.ndarray) -> np.ndarray:
+        return np.clip((scalars - self._stack.centre) / self._stack.spread, -3, 3)
+
+    def _token_maps(self, maps: np.ndarray, scale: np.ndarray, base: np.ndarray) -> np.ndarray:
+        """What a token holds beside the noisy value: the scaled maps and the coarse condition, (spots, genes, maps + 1)."""
+        return np.concatenate([maps / self._stack.scale(scale).astype(np.float32), base[:, :, None]], axis=2)
+
+    def _facts(self, scalars: np.ndarray, z: np.ndarray, parts: dict[str, np.ndarray], coordinates: np.ndarray) -> np.ndarray:
+        """(genes, facts) in the order of :data:`FACTS`."""
+        pairs = list(itertools.combinations(parts.values(), 2))
+        agreement = np.mean([pcc(a, b) for a, b in pairs], axis=0) if pairs else np.zeros(z.shape[1])
+        return np.column_stack([scalars, z.std(0), morans_i(z, neighbours(coordinates)), agreement])
+
+    # ---- imputing ----------------------------------------------------------------------------------------------------
+
+    def impute(self, genes: Sequence[str], draws: int = 0, counts: bool = False) -> anndata.AnnData:
         """Impute genes of the reference at every spot.
 
         Parameters
         ----------
         genes
-            Names in the reference. Their values on the slide, if it has any, play no part.
-        reference
-            Needed once after :meth:`load`, which doesn't bring the reference's counts.
+            Names in the reference that the model did not see on the slide.
+        draws
+            Samples to keep beside the imputed values, in ``layers['draw_1']`` ...: from the diffusion of the token mode, their spread brought
+            to the error that is expected of the gene.
+        counts
+            Add ``layers['counts']``: the expected counts, exp(X) - 1 brought back to the spot's total over the visible genes.
 
         Returns
         -------
-        DataFrame
-            Spots (in the order of their names) × genes, log-normalised scale.
-        """
-        values = to_expression(*self.impute_standardised(genes, reference))
-        return pd.DataFrame(values, index=self.spots, columns=list(genes))
+        AnnData
+            Spots (in the slide's order) × genes. ``X``: imputed values, log-normalised scale. ``layers['sd'|'lower'|'upper']``: expected error
+            and 90 % interval. ``var``: ``reliability`` (the PCC to be expected) and ``reliability_class``.
 
-    def impute_standardised(self, genes: list[str], reference: anndata.AnnData | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """As :meth:`impute`, in parts: z-scale values (spots × genes), shrunk where the network is unsure, and each gene's expected
-        mean and SD over spots (genes,) on the log-normalised scale. :func:`to_expression` puts them together."""
-        if self._fit is None:
+        Raises
+        ------
+        InputError
+            When a gene isn't in the reference, or is one that the model saw.
+        """
+        blocks = list(self.impute_blocks(genes, draws, counts))
+        var = pd.concat([table for table, _ in blocks]) if blocks else pd.DataFrame(columns=["reliability", "reliability_class"])
+        layers = {name: np.concatenate([arrays[name] for _, arrays in blocks], axis=1) for name in (blocks[0][1] if blocks else {})}
+        names = np.array(self.spots)[self._given_order]
+        x = layers.pop("X", np.zeros((len(names), 0), dtype=np.float32))
+        return anndata.AnnData(X=x, obs=pd.DataFrame(index=names), var=var, layers=layers,
+                               obsm={"spatial": self._coordinates[self._given_order]})  # fmt: skip
+
+    def impute_blocks(self, genes: Sequence[str], draws: int = 0, counts: bool = False) -> Iterator[tuple[pd.DataFrame, dict[str, np.ndarray]]]:
+        """As :meth:`impute`, some genes at a time, so that memory doesn't grow with their number: yields (var, arrays) with 'X' and layers."""
+        if self._fitted is None:
             raise TrainingError("The model isn't trained.", "Call fit() or load() first.")
-        if reference is not None:
-            self._reference_vectors(reference)
-        if self._vectors is None:
-            raise InputError("A loaded model needs the reference to impute from.", "Pass reference=... once.")
-        missing = [gene for gene in genes if gene not in self._reference_statistics.index]
+        genes = list(genes)
+        seen = sorted(set(genes) & set(self.genes))
+        if seen:
+            raise InputError(f"{len(seen)} genes are visible to this model, e.g. {', '.join(seen[:5])}.",
+                             "Leave them out of the slide that it is fitted on, and they are imputed as hidden ones.")
+        if draws and "token" not in self._fitted:
+            raise SpaditError("Draws come from the token mode, which this model lacks.", "Fit it with modes=('token', ...).")
+        missing = [gene for gene in genes if gene not in self.reference.statistics.index]
         if missing:
             raise InputError(f"{len(missing)} genes are not in the reference, e.g. {', '.join(missing[:5])}.")
-        drawn = sample(self._fit.networks, Genes(self._vectors(genes)), self._fit.whole, self.settings, self.seed)
-        mean, sd = self._expected_scale(self._reference_statistics.loc[list(genes)])
-        return drawn.numpy().T, mean, sd
+        rows = self._rows(len(self.genes))
+        if self._mapper is None:
+            self._mapper = coarse.Mapper(self._spots.y[rows], self._correlations, self.penalty)
+        needs_maps = bool(self.blend.get("token")) or draws > 0
+        step = max(1, BLOCK // (len(self.spots) * len(coarse.MAPS))) if needs_maps else 256
+        modes = {name: self._mode(name) for name in self._fitted if self.blend.get(name) or (draws and name == "token")}
+        learn = self._spots.take(rows)
+        for first in range(0, len(genes), step):
+            yield self._impute_some(genes[first : first + step], rows, learn, modes, needs_maps, draws, counts)
 
-    def _reference_vectors(self, reference: anndata.AnnData) -> Callable[[list[str]], torch.Tensor]:
-        """A function that gives the z-scored reference vectors of genes, (genes, cells)."""
-        missing = set(self.cells) - set(reference.obs_names)
-        if missing:
-            raise InputError(f"{len(missing)} cells that the model was trained with are not in this reference.",
-                             "Give the reference that the model was trained with.")
-        values, _, _ = log_normalise(reference.layers["counts"])
-        mean = np.asarray(values.mean(0)).ravel()
-        square = np.asarray(values.multiply(values).mean(0)).ravel()
-        detected = np.asarray((reference.layers["counts"] > 0).mean(0)).ravel()
-        self._reference_statistics = pd.DataFrame(
-            {"mean": mean, "sd": np.sqrt(np.maximum(square - mean**2, 0)), "detected": detected}, index=reference.var_names
-        )
-        chosen = values[reference.obs_names.get_indexer(self.cells)]
-        positions = reference.var_names
+    def _impute_some(self, genes: list[str], rows: np.ndarray, learn: coarse.Spots, modes: dict, needs_maps: bool, draws: int,
+                     counts: bool) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+        cells = self.reference.vectors(genes, self.genes)
+        targets = self._mapper.targets([coarse.correlation(a, b) for a, b in zip(self._views, cells, strict=True)], cells)
+        statistics = self._statistics(genes)
+        some = coarse.make_maps(learn, targets)
+        scale, scalars = coarse.gene_scale(some), coarse.gene_scalars(some, targets, statistics)
+        weights = self._stack.gene_weights(scale, scalars)
+        parts = {"coarse": coarse.combine_maps(self._spots, targets, weights)} if self.settings.coarse else {}
+        if needs_maps:
+            everywhere = some if len(rows) == len(self.spots) else coarse.make_maps(self._spots, targets)
+            maps = self._token_maps(everywhere, scale, parts["coarse"])
+            known = self._standardised(scalars)
+            parts["token"] = modes["token"].impute(self._fitted["token"].networks, maps, known)
+        if "whole_slide" in modes:
+            parts["whole_slide"] = modes["whole_slide"].impute(self._fitted["whole_slide"].networks, cells[0][self._whole_cells])
+        z = sum(weight * parts[name] for name, weight in self.blend.items())
+        facts = self._facts(scalars, z[rows], {name: parts[name][rows] for name in self.blend}, self._coordinates[rows])
+        mean, sd = self._scale.expected(statistics)
+        expected = self._trust.expected_pcc(facts)
+        half, error = self._trust.widths(expected, sd)
+        values = to_expression(z, mean, sd)
+        arrays = {"X": values, "sd": np.broadcast_to(error.astype(np.float32), values.shape),
+                  "lower": np.maximum(values - half, 0).astype(np.float32), "upper": (values + half).astype(np.float32)}
+        for i in range(draws):
+            network = self._fitted["token"].networks[i % len(self._fitted["token"].networks)]
+            deviation = modes["token"].draw(network, maps, known, self.seed + 1000 + i) - parts["token"]
+            deviation *= error / np.maximum(np.sqrt((deviation**2).mean(0)), 1e-9)
+            arrays[f"draw_{i + 1}"] = np.maximum(values + deviation, 0).astype(np.float32)
+        if counts:
+            arrays["counts"] = (np.expm1(values) * (self._totals / self.target_sum)[:, None]).astype(np.float32)
+        var = pd.DataFrame({"reliability": expected, "reliability_class": self._trust.classes(expected)}, index=pd.Index(genes, name=None))
+        return var, {name: np.ascontiguousarray(array[self._given_order]) for name, array in arrays.items()}
 
-        def vectors(genes: list[str]) -> torch.Tensor:
-            return torch.from_numpy(zscore(chosen[:, positions.get_indexer(genes)], CLIP).T.astype(np.float32))
-
-        self._vectors = vectors
-        return vectors
-
-    def _fit_scale(self, values: np.ndarray, statistics: pd.DataFrame) -> None:
-        """Learn a gene's mean and SD on the slide from its mean, SD and detection in the reference: ridge over the visible genes.
-
-        A hidden gene's own level on the slide can't be known; this is the best guess, and it is only needed to give values on
-        the slide's scale. Correlations don't depend on it.
-        """
-        mean, sd = values.mean(0), values.std(0)
-        features = self._scale_features(statistics)
-        penalty = np.eye(features.shape[1])
-        penalty[0, 0] = 0
-        targets = np.column_stack([np.log(mean + 1e-3), np.log(sd + 1e-3)])
-        self._scale = np.linalg.solve(features.T @ features + penalty, features.T @ targets)
-        self._scale_range = np.array([targets.min(0), targets.max(0)])
-
-    @staticmethod
-    def _scale_features(statistics: pd.DataFrame) -> np.ndarray:
-        return np.column_stack([np.ones(len(statistics)), np.log(statistics["mean"] + 1e-3), np.log(statistics["sd"] + 1e-3),
-                                statistics["detected"]])
-
-    def _expected_scale(self, statistics: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        logs = np.clip(self._scale_features(statistics) @ self._scale, *self._scale_range)
-        mean, sd = np.exp(logs).T
-        return mean, sd
+    # ---- facts, saving, loading --------------------------------------------------------------------------------------
 
     @property
     def facts(self) -> dict:
-        """Of the training: n_visible, best_step, validation_pcc, seconds, n_weights."""
-        f = self._fit
-        return {"n_visible": len(self.genes), "best_step": f.n_steps, "validation_pcc": f.validation_pcc, "seconds": f.seconds,
-                "n_weights": sum(p.numel() for network in f.networks for p in network.parameters())}
+        """Of the fit: n_visible, best_step (per mode), validation_pcc (median PCC of visible genes, imputed as if hidden), blend (weight of
+        each part), seconds (per part), n_weights."""
+        fitted = self._fitted.values()
+        return {
+            "n_visible": len(self.genes), "best_step": {name: f.n_steps for name, f in self._fitted.items()},
+            "validation_pcc": self._score, "blend": self.blend, "seconds": self.seconds["total"], "seconds_per_part": self.seconds,
+            "n_weights": sum(p.numel() for f in fitted for network in f.networks for p in network.parameters()),
+        }  # fmt: skip
 
     @property
     def curve(self) -> pd.DataFrame:
-        """The training curve: stage, model, step, train_loss, validation_loss, validation_pcc."""
-        return pd.DataFrame(self._fit.curve)
+        """The training curves: mode, stage, network, step, train_loss, validation_score (median PCC)."""
+        columns = ["mode", "stage", "network", "step", "train_loss", "validation_score"]
+        return pd.DataFrame([entry for f in self._fitted.values() for entry in f.curve], columns=columns)
 
     def save(self, directory: str | Path) -> None:
         """Weights as safetensors, everything else as JSON."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        tensors = {f"network_{i}.{name}": part.contiguous() for i, network in enumerate(self._fit.networks)
-                   for name, part in network.state_dict().items()}
-        tensors["whole"] = self._fit.whole.contiguous()
+        tensors = {f"{name}.{i}.{key}": part.contiguous() for name, f in self._fitted.items() for i, network in enumerate(f.networks)
+                   for key, part in network.state_dict().items()}  # fmt: skip
+        for owner, names in ARRAYS.items():
+            tensors |= {f"{owner}.{name}": torch.from_numpy(np.array(getattr(getattr(self, f"_{owner}"), name))) for name in names}
         save_file(tensors, directory / "weights.safetensors")
         content = {
             "kind": "spadit_model", "version": FORMAT_VERSION, "preset": self.preset, "seed": self.seed,
-            "settings": dataclasses.asdict(self.settings), "network": dataclasses.asdict(self._fit.networks[0].settings),
-            "genes": self.genes, "spots": self.spots, "cells": self.cells, "condition_genes": self.condition_genes,
-            "target_sum": self.target_sum, "scale": self._scale.tolist(), "scale_range": self._scale_range.tolist(),
-            "n_steps": self._fit.n_steps,
+            "settings": dataclasses.asdict(self.settings), "genes": self.genes, "spots": self.spots, "cells": self.reference.cells,
+            "counts_sha256": self._checksum(), "penalty": self.penalty, "blend": self.blend, "score": self._score, "seconds": self.seconds,
+            "trust": {name: getattr(self._trust, name) for name in ("mean", "error", "quantile", "rms")},
+            "modes": {name: {"n_networks": len(f.networks), "n_steps": f.n_steps, "score": f.score} for name, f in self._fitted.items()},
             "weights_sha256": hashlib.sha256((directory / "weights.safetensors").read_bytes()).hexdigest(),
-        }
+        }  # fmt: skip
         write_text(directory / "model.json", json.dumps(content, indent=1) + "\n")
 
+    def _checksum(self) -> str:
+        parts = (self._counts.indptr.astype(np.int64), self._counts.indices.astype(np.int64), self._counts.data.astype(np.float32))
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+
     @classmethod
-    def load(cls, directory: str | Path, reference: anndata.AnnData | None = None, device: str = "auto") -> SpaDiT:
-        """Read a saved model back.
+    def load(cls, directory: str | Path, slide: anndata.AnnData, reference: anndata.AnnData, device: str = "auto") -> SpaDiT:
+        """Read a saved model back, for the slide and reference it was fitted on (a saved model holds neither).
 
         Raises
         ------
         InputError
-            When the files are missing, torn, or of an unknown version.
+            When the files are missing, torn, or of an unknown version, or slide or reference are others.
         """
-        directory = Path(directory)
-        try:
-            content = json.loads((directory / "model.json").read_text(encoding="utf-8"))
-            found = hashlib.sha256((directory / "weights.safetensors").read_bytes()).hexdigest()
-        except (OSError, json.JSONDecodeError) as error:
-            raise InputError(f"{directory} does not hold a SpaDiT model: {error}.") from error
-        if content.get("kind") != "spadit_model" or content.get("version") != FORMAT_VERSION:
-            raise InputError(f"{directory}/model.json is of another kind or version than this revision reads ({FORMAT_VERSION}).")
-        if found != content["weights_sha256"]:
-            raise InputError(f"{directory}/weights.safetensors does not match its checksum in model.json.",
-                             "Copy or train the model again.")
+        content, tensors = read_model(directory)
         model = cls(content["preset"], content["seed"], device, **content["settings"])
-        model.genes, model.spots, model.cells = content["genes"], content["spots"], content["cells"]
-        model.condition_genes, model.target_sum = content["condition_genes"], content["target_sum"]
-        model._scale, model._scale_range = np.array(content["scale"]), np.array(content["scale_range"])
-        tensors = load_file(directory / "weights.safetensors")
-        networks = []
-        for i in range(model.settings.n_models):
-            network = Network(NetworkSettings(**content["network"]))
-            prefix = f"network_{i}."
-            network.load_state_dict({name[len(prefix):]: part for name, part in tensors.items() if name.startswith(prefix)})
-            networks.append(network.to(model.device).eval())
-        model._fit = Fit(networks, tensors["whole"], model.settings, content["n_steps"], float("nan"), [], 0.0)
-        model._vectors = None
-        if reference is not None:
-            model._reference_vectors(reference)
+        absent = sorted(set(content["genes"]) - set(slide.var_names))
+        if absent or set(content["spots"]) != set(slide.obs_names):
+            raise InputError(f"The model in {directory} was fitted on another slide: its spots or genes differ.",
+                             "Give the slide that the model was fitted on.")
+        model._prepare(slide[:, content["genes"]], reference, content["cells"])
+        if model.genes != content["genes"] or model._checksum() != content["counts_sha256"]:
+            raise InputError(f"The model in {directory} was fitted on other counts than this slide's.",
+                             "Give the slide and reference that the model was fitted on, or train again.")
+        model.penalty, model.blend, model._score, model.seconds = content["penalty"], content["blend"], content["score"], content["seconds"]
+        arrays = {owner: {name: tensors[f"{owner}.{name}"].numpy() for name in names} for owner, names in ARRAYS.items()}
+        model._stack, model._scale = coarse.Stack(**arrays["stack"]), Scale(**arrays["scale"])
+        model._trust = Trust(**arrays["trust"], **content["trust"])
+        model._mapper, model._fitted = None, {}
+        for name, facts in content["modes"].items():
+            mode, networks = model._mode(name), []
+            for i in range(facts["n_networks"]):
+                network, prefix = mode.build(0), f"{name}.{i}."
+                network.load_state_dict({key[len(prefix):]: part for key, part in tensors.items() if key.startswith(prefix)})
+                networks.append(network.eval())
+            model._fitted[name] = FittedMode(networks, np.zeros((0, 0)), facts["n_steps"], facts["score"], [])
         return model
+
+
+def read_model(directory: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """model.json and weights of a saved model.
+
+    Raises
+    ------
+    InputError
+        When the files are missing, torn, or of an unknown version.
+    """
+    directory = Path(directory)
+    try:
+        content = json.loads((directory / "model.json").read_text(encoding="utf-8"))
+        found = hashlib.sha256((directory / "weights.safetensors").read_bytes()).hexdigest()
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{directory} does not hold a SpaDiT model: {error}.") from error
+    if content.get("kind") != "spadit_model" or content.get("version") != FORMAT_VERSION:
+        raise InputError(f"{directory}/model.json is of another kind or version than this revision reads ({FORMAT_VERSION}).")
+    if found != content["weights_sha256"]:
+        raise InputError(f"{directory}/weights.safetensors does not match its checksum in model.json.", "Copy or train the model again.")
+    return content, load_file(directory / "weights.safetensors")
+
+
+def read_start(directory: str | Path, shape) -> dict[str, torch.Tensor]:
+    """The token network's weights of a saved model, to start another training from.
+
+    Raises
+    ------
+    InputError
+        When the model has none, or its network is of another shape.
+    """
+    content, tensors = read_model(directory)
+    first = {key[len("token.0."):]: part for key, part in tensors.items() if key.startswith("token.0.")}
+    settings = Settings(**content["settings"])
+    if not first or (settings.token_width, settings.token_depth, settings.n_heads) != (shape.width, shape.depth, shape.n_heads):
+        raise InputError(f"The model in {directory} has no token network of this shape to start from.",
+                         "Give a model that was trained with the same settings.")
+    return first
+
+
+def choose_blend(parts: dict[str, np.ndarray], y: np.ndarray, seed: int, n_folds: int = 5) -> dict[str, float]:
+    """The gate: which parts are summed, and with which weights.
+
+    Every subset of the parts that holds the coarse condition is fitted by least squares (ridge 1e-3) to visible genes, each imputed as if
+    hidden, and scored by cross-validation over genes. The best one is taken when it gains anything over the coarse
+    condition alone; otherwise the coarse condition it is. Weights below 0 are not accepted: a network that is worth something adds.
+
+    Parameters
+    ----------
+    parts
+        Name -> (spots, genes); 'coarse' among them. 'token' is what is added to it.
+    y
+        Measured, z-scored, (spots, genes).
+
+    Returns
+    -------
+    dict
+        Name -> weight, of the parts that are used.
+    """
+    names = list(parts)
+    n_spots, n_genes = y.shape
+    gram = np.array([[(parts[a] * parts[b]).sum(0, dtype=np.float64) for b in names] for a in names]).transpose(2, 0, 1) / n_spots
+    cross = np.array([(parts[a] * y).sum(0, dtype=np.float64) for a in names]).T / n_spots
+    fold = np.empty(n_genes, dtype=int)
+    fold[np.random.default_rng(seed).permutation(n_genes)] = np.arange(n_genes) % min(n_folds, n_genes)
+
+    def weights(genes: np.ndarray, use: list[int]) -> np.ndarray:
+        left = gram[genes].mean(0)[np.ix_(use, use)]
+        return np.linalg.solve(left + 1e-3 * max(np.trace(left) / len(use), 1e-9) * np.eye(len(use)), cross[genes].mean(0)[use])
+
+    def losses(use: list[int]) -> np.ndarray:
+        result = np.empty(n_genes)
+        for k in range(fold.max() + 1):
+            own = fold == k
+            w = weights(~own if not own.all() else own, use)
+            result[own] = np.einsum("i,gij,j->g", w, gram[own][:, use][:, :, use], w) - 2 * cross[own][:, use] @ w
+        return result
+
+    others = [i for i, name in enumerate(names) if name != "coarse"]
+    first = names.index("coarse")
+    alone, everything = losses([first]), np.arange(n_genes)
+    best, chosen = 0.0, [first]
+    for size in range(1, len(others) + 1):
+        for more in itertools.combinations(others, size):
+            if weights(everything, [first, *more]).min() < 0:
+                continue
+            gain = alone - losses([first, *more])
+            if gain.mean() > best:
+                best, chosen = gain.mean(), [first, *more]
+    if chosen == [first]:
+        return {"coarse": 1.0}
+    return {names[i]: float(w) for i, w in zip(chosen, weights(everything, chosen), strict=True)}

@@ -12,51 +12,57 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+import shutil
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import torch
+from anndata.io import write_elem
 
 from spadit import __version__
-from spadit.api import SpaDiT, choose_device, to_expression
+from spadit.api import SpaDiT, choose_device
 from spadit.contracts import Split, Training
+from spadit.errors import InputError
 from spadit.preprocess import log_normalise
-from spadit.uncertainty import gene_features, intervals, reliability
+from spadit.reference import Reference
+
+PROGRESS_EVERY = 20.0
+"""Seconds between two lines of progress of a fit."""
+ROWS_PER_CHUNK = 4096
 
 
 @dataclasses.dataclass(frozen=True)
 class FitPlan:
-    """One model: the genes it may see, those of them that choose its number of steps (None: it draws its own), and those it imputes."""
+    """One model: the genes it may see and those it imputes."""
 
     name: str
     visible: list[str]
-    validation: list[str] | None
     imputes: list[str]
 
 
 def plan_fits(split: Split) -> list[FitPlan]:
-    """The models a slide needs, in the order they are trained. Those with nothing to impute are left out, the last one excepted."""
+    """The models a slide needs, in the order they are trained. Those with nothing to impute are left out."""
     known = split.train + split.validation
-    plans = [FitPlan("evaluation", known, split.validation, split.test)]
+    plans = [FitPlan("evaluation", known, split.test)]
     for k, fold in enumerate(split.folds):
         hidden = set(fold)
-        plans.append(FitPlan(f"fold_{k}", [gene for gene in known if gene not in hidden], None, fold))
-    plans.append(FitPlan("delivery", known + split.test, None, split.unmeasured))
+        plans.append(FitPlan(f"fold_{k}", [gene for gene in known if gene not in hidden], fold))
+    plans.append(FitPlan("delivery", known + split.test, split.unmeasured))
     return [plan for plan in plans if plan.imputes]
 
 
 def train(slide: anndata.AnnData, reference: anndata.AnnData, split: Split, directory: str | Path, preset: str = "default",
           seed: int = 0, device: str = "auto", workers: int = 1, report: Callable[[dict, int, int], None] | None = None,
-          **settings) -> tuple[Training, pd.DataFrame]:
+          start: str | Path | None = None, checkpoint: str | Path | None = None, **settings) -> tuple[Training, pd.DataFrame]:
     """Fit all models of a slide and save each to ``directory/<name>``.
-
-    The delivery model can't choose its number of steps on genes it must also learn from: it takes the median of the others'.
 
     Parameters
     ----------
@@ -64,18 +70,24 @@ def train(slide: anndata.AnnData, reference: anndata.AnnData, split: Split, dire
         Processes that fit models side by side on a CPU, one thread each: networks this small gain nothing from more threads.
     report
         Called with (facts of a finished fit, number of finished fits, number of fits), for progress.
+    start
+        Folder of a saved model whose token network the trainings start from.
+    checkpoint
+        Folder that outlives the task: a training that was killed goes on from there. It is removed when all is done.
 
     Returns
     -------
     Training
         The facts.
     DataFrame
-        The training curves: fit, stage, model, step, train_loss, validation_loss, validation_pcc.
+        The training curves: fit, mode, stage, network, step, train_loss, validation_pcc.
     """
-    start = time.perf_counter()
+    begun = time.perf_counter()
     plans = plan_fits(split)
     device = choose_device(device)
-    common = (reference, str(directory), preset, seed, device, settings)
+    model = SpaDiT(preset, seed, device, **settings)
+    prepared = Reference(reference, model.settings.max_cells, seed)
+    common = (prepared, str(directory), preset, seed, device, settings, start, str(checkpoint) if checkpoint else None, split.sample)
     results: dict[str, tuple[dict, pd.DataFrame]] = {}
 
     def keep(plan: FitPlan, result: tuple[dict, pd.DataFrame]) -> None:
@@ -83,100 +95,152 @@ def train(slide: anndata.AnnData, reference: anndata.AnnData, split: Split, dire
         if report:
             report(result[0], len(results), len(plans))
 
-    chosen = [plan for plan in plans if plan.name != "delivery"]
-    if device == "cpu" and workers > 1 and len(chosen) > 1:
+    if device == "cpu" and workers > 1 and len(plans) > 1:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["spadit.api"])
-        with ProcessPoolExecutor(min(workers, len(chosen)), context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            running = {pool.submit(fit_plan, plan, slide[:, plan.visible].copy(), *common): plan for plan in chosen}
+        with ProcessPoolExecutor(min(workers, len(plans)), context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            running = {pool.submit(fit_plan, plan, slide[:, plan.visible].copy(), *common): plan for plan in plans}
             try:
                 for future in as_completed(running):
                     keep(running[future], future.result())
             except BrokenProcessPool as error:
                 raise MemoryError("A training process was killed, most likely for memory.") from error
     else:
-        for plan in chosen:
+        for plan in plans:
             keep(plan, fit_plan(plan, slide[:, plan.visible], *common))
-    for plan in plans[len(chosen):]:
-        steps = [facts["best_step"] for facts, _ in results.values()]
-        n_steps = int(np.median(steps)) if steps else None
-        keep(plan, fit_plan(plan, slide[:, plan.visible], *common, n_steps))
+    if checkpoint:
+        shutil.rmtree(checkpoint, ignore_errors=True)
 
     facts = [results[plan.name][0] for plan in plans]
     training = Training(
-        sample=split.sample, preset=preset, device=device,
-        parameters=dataclasses.asdict(SpaDiT(preset, seed, device, **settings).settings) | {"seed": seed},
-        fits=facts, seconds=time.perf_counter() - start, n_weights=facts[-1]["n_weights"],
-    )
+        sample=split.sample, preset=preset, device=device, parameters=dataclasses.asdict(model.settings) | {"seed": seed},
+        fits=facts, seconds=time.perf_counter() - begun, n_weights=facts[-1]["n_weights"],
+    )  # fmt: skip
     return training, pd.concat([results[plan.name][1] for plan in plans], ignore_index=True)
 
 
-def fit_plan(plan: FitPlan, visible: anndata.AnnData, reference: anndata.AnnData, directory: str, preset: str, seed: int, device: str,
-             settings: dict, n_steps: int | None = None) -> tuple[dict, pd.DataFrame]:
+def fit_plan(plan: FitPlan, visible: anndata.AnnData, reference: Reference, directory: str, preset: str, seed: int, device: str,
+             settings: dict, start: str | None, checkpoint: str | None, sample: str) -> tuple[dict, pd.DataFrame]:
     """Fit and save one model. It is handed its visible genes only: what it doesn't have it can't leak."""
-    model = SpaDiT(preset, seed, device, **settings).fit(visible, reference, plan.validation, n_steps)
+    shown = time.monotonic()
+
+    def progress(entry: dict) -> None:
+        nonlocal shown
+        if time.monotonic() - shown > PROGRESS_EVERY:
+            shown = time.monotonic()
+            print(f"{sample}: {plan.name}, {entry['mode']} network {entry['stage']} {entry['network']}: step {entry['step']} of at most "
+                  f"{entry['n_steps']}, about {entry['seconds_left']:.0f} s", file=sys.stderr, flush=True)  # fmt: skip
+
+    folder = Path(checkpoint) / plan.name if checkpoint else None
+    model = SpaDiT(preset, seed, device, **settings).fit(visible, reference, start=start, checkpoint=folder, report=progress)
     model.save(Path(directory) / plan.name)
-    curve = model.curve
+    curve = model.curve.rename(columns={"validation_score": "validation_pcc"})
     curve.insert(0, "fit", plan.name)
     return {"name": plan.name, **model.facts}, curve
 
 
-def impute(slide: anndata.AnnData, reference: anndata.AnnData, split: Split, directory: str | Path, training: Training | None = None,
-           device: str = "auto") -> anndata.AnnData:
-    """Impute every gene with the model that may: see the module's text.
+def reuse(folder: str | Path, slide: anndata.AnnData, split: Split, directory: str | Path) -> None:
+    """Take models that were trained before, for this slide and split, instead of training.
 
-    Returns
-    -------
-    AnnData
-        spots × (shared genes in the slide's order, then unmeasured genes in the reference's order): the contract of docs/output.md.
+    Raises
+    ------
+    InputError
+        When a model of the split is missing in ``folder`` or saw other genes.
     """
-    measured = [gene for gene in slide.var_names if slide.var["shared"][gene]]
-    imputed_by = {gene: plan.name for plan in plan_fits(split) for gene in plan.imputes}
-    wanted = set(split.unmeasured)
-    genes = [gene for gene in measured if gene in imputed_by] + [gene for gene in reference.var_names if gene in wanted]
-    position = {gene: i for i, gene in enumerate(genes)}
-    n_spots = slide.n_obs
-    values = np.zeros((n_spots, len(genes)), dtype=np.float32)
-    sd = np.ones(len(genes))
-    features = []
     for plan in plan_fits(split):
-        model = SpaDiT.load(Path(directory) / plan.name, reference, device)
-        z, mean, spread = model.impute_standardised(plan.imputes)
-        order = pd.Index(model.spots).get_indexer(slide.obs_names)
-        columns = [position[gene] for gene in plan.imputes]
-        values[:, columns] = to_expression(z, mean, spread)[order]
-        sd[columns] = spread
-        features.append(gene_features(z[order], plan.imputes, slide[:, plan.visible], reference))
-    features = pd.concat(features).loc[genes]
+        source = Path(folder) / plan.name
+        try:
+            genes = json.loads((source / "model.json").read_text(encoding="utf-8"))["genes"]
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"There is no model '{plan.name}' in {folder}.", "Give the folder 'model' of a slide of an earlier run.") from error
+        if sorted(genes) != sorted(plan.visible):
+            raise InputError(f"The model '{plan.name}' in {folder} saw other genes than this run's split lets it see.",
+                             "Use the same slide, --seed, --split_ratio and --folds as in the run that trained it, or train again.")
+        shutil.copytree(source, Path(directory) / plan.name)
 
+
+def impute(slide: anndata.AnnData, reference: anndata.AnnData, split: Split, directory: str | Path, output: str | Path,
+           training: Training | None = None, device: str = "auto", draws: int = 0, counts: bool = False,
+           report: Callable[[int, int], None] | None = None) -> None:
+    """Impute every gene with the model that may (see the module's text), and write ``output`` (h5ad) some genes at a time.
+
+    The file holds spots × (shared genes in the slide's order, then unmeasured genes in the reference's order): the contract of
+    docs/output.md. Memory doesn't grow with the number of genes.
+
+    Parameters
+    ----------
+    draws, counts
+        See :meth:`spadit.api.SpaDiT.impute`.
+    report
+        Called with (genes done, genes in all).
+    """
+    plans = plan_fits(split)
+    imputed_by = {gene for plan in plans for gene in plan.imputes}
+    wanted = set(split.unmeasured)
+    genes = [gene for gene in slide.var_names if gene in imputed_by and gene not in wanted]
+    n_measured = len(genes)
+    genes += [gene for gene in reference.var_names if gene in wanted]
+    position = {gene: i for i, gene in enumerate(genes)}
     fold_of = {gene: k for k, fold in enumerate(split.folds) for gene in fold}
     part_of = {gene: name for name in ("train", "validation", "test", "unmeasured") for gene in getattr(split, name)}
     var = pd.DataFrame(index=pd.Index(genes, name=None))
     var["measured"] = [part_of[gene] != "unmeasured" for gene in genes]
     var["split"] = [part_of[gene] for gene in genes]
     var["fold"] = [fold_of.get(gene, -1) for gene in genes]
+    var["reliability"], var["reliability_class"] = 0.0, ""
+    names = ["sd", "lower", "upper", *(f"draw_{i + 1}" for i in range(draws)), *(["counts"] if counts else [])]
+    observed = log_normalise(slide[:, genes[:n_measured]].layers["counts"])[0].tocsc()
 
-    # What is known of the errors comes from cross-fitted genes. Test genes stay hidden here, too.
-    calibration = [gene for gene in genes if gene in fold_of]
-    truth = log_normalise(slide[:, calibration].layers["counts"])[0].toarray()
-    lower, upper, residual_sd = intervals(values, sd, truth, [position[gene] for gene in calibration], var["fold"].to_numpy())
-    var["reliability"], var["reliability_class"] = reliability(features, truth, values, [position[gene] for gene in calibration],
-                                                               var["fold"].to_numpy())
-
-    observed = np.full((n_spots, len(genes)), np.nan, dtype=np.float32)
-    n_measured = int(var["measured"].sum())
-    observed[:, :n_measured] = log_normalise(slide[:, genes[:n_measured]].layers["counts"])[0].toarray()
-    result = anndata.AnnData(
-        X=values, obs=slide.obs.copy(), var=var, obsm={"spatial": np.asarray(slide.obsm["spatial"])},
-        layers={"observed": observed, "sd": residual_sd, "lower": lower, "upper": upper},
-    )
-    result.uns["spadit"] = {
+    skeleton = anndata.AnnData(obs=slide.obs.copy(), var=var[[]], obsm={"spatial": np.asarray(slide.obsm["spatial"])})
+    skeleton.uns["spadit"] = {
         "version": __version__,
         "parameters": json.dumps(training.parameters if training else {}, sort_keys=True),
         "seed": split.seed,
         "inputs": json.dumps({"slide": source(slide), "reference": source(reference)}, sort_keys=True),
     }
-    return result
+    skeleton.write_h5ad(output)
+    done = 0
+    with h5py.File(output, "r+") as file:
+        shape = (slide.n_obs, len(genes))
+        if "X" in file:
+            del file["X"]
+        sets = {"X": _dataset(file, "X", shape)} | {name: _dataset(file, f"layers/{name}", shape) for name in ("observed", *names)}
+        for start in range(0, n_measured, 256):
+            stop = min(start + 256, n_measured)
+            _write(sets["observed"], np.arange(start, stop), observed[:, start:stop].toarray())
+        for plan in plans:
+            model = SpaDiT.load(Path(directory) / plan.name, slide[:, plan.visible], reference, device)
+            for table, arrays in model.impute_blocks(plan.imputes, draws, counts):
+                columns = np.array([position[gene] for gene in table.index])
+                for name, values in arrays.items():
+                    _write(sets[name], columns, values)
+                for name in table:
+                    var.loc[table.index, name] = table[name]
+                done += len(table)
+                if report:
+                    report(done, len(genes))
+        del file["var"]
+        write_elem(file, "var", var)
+
+
+def _dataset(file: h5py.File, name: str, shape: tuple[int, int]) -> h5py.Dataset:
+    """A compressed array as anndata reads it, with a gene's spots side by side; what isn't written is NaN."""
+    chunks = (max(1, min(shape[0], ROWS_PER_CHUNK)), 1) if shape[1] else None
+    made = file.create_dataset(name, shape, np.float32, chunks=chunks, compression="gzip", compression_opts=2, shuffle=True, fillvalue=np.nan)
+    made.attrs["encoding-type"], made.attrs["encoding-version"] = "array", "0.2.0"
+    return made
+
+
+def _write(dataset: h5py.Dataset, columns: np.ndarray, values: np.ndarray) -> None:
+    """Write columns, neighbouring ones at once."""
+    for run in _runs(columns):
+        dataset[:, columns[run[0]] : columns[run[0]] + len(run)] = values[:, run]
+
+
+def _runs(columns: np.ndarray) -> Iterator[np.ndarray]:
+    """Positions in ``columns``, in runs whose columns follow one another."""
+    order = np.argsort(columns, kind="stable")
+    yield from np.split(order, np.flatnonzero(np.diff(columns[order]) != 1) + 1) if len(order) else []
 
 
 def source(data: anndata.AnnData) -> dict:
