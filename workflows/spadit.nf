@@ -27,7 +27,12 @@ workflow SPADIT {
     PAIR(with_reference(QUALITY_CONTROL.out.slides, QUALITY_CONTROL.out.references))
     SPLIT(PAIR.out.pair.join(ch_genes))
 
-    IMPUTE_SLIDES(PAIR.out.pair, SPLIT.out.split)
+    IMPUTE_SLIDES(
+        PAIR.out.pair,
+        SPLIT.out.split,
+        all_params.model,
+        all_params.start_model ? file(all_params.start_model, checkIfExists: true) : [],
+    )
 
     ch_imputed = IMPUTE_SLIDES.out.imputed
     ch_slide = PAIR.out.pair.map { meta, slide, _reference -> [meta, slide] }

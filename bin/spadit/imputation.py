@@ -139,8 +139,8 @@ def fit_plan(plan: FitPlan, visible: anndata.AnnData, reference: Reference, dire
     return {"name": plan.name, **model.facts}, curve
 
 
-def reuse(folder: str | Path, slide: anndata.AnnData, split: Split, directory: str | Path) -> None:
-    """Take models that were trained before, for this slide and split, instead of training.
+def reuse(folder: str | Path, split: Split, directory: str | Path) -> None:
+    """Take models that were trained before, on this split, instead of training.
 
     Raises
     ------

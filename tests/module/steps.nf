@@ -28,7 +28,7 @@ workflow {
     QC_REFERENCE(READ_REFERENCE.out.h5ad)
     PAIR(QC_SLIDE.out.h5ad.combine(QC_REFERENCE.out.h5ad.map { _meta, path -> path }))
     SPLIT(PAIR.out.pair.map { meta, a, b -> [meta, a, b, data.resolve('wanted genes.txt')] })
-    TRAIN(PAIR.out.pair.join(SPLIT.out.split))
+    TRAIN(PAIR.out.pair.join(SPLIT.out.split).map { meta, a, b, split -> [meta, a, b, split, []] }, [])
     IMPUTE(PAIR.out.pair.join(SPLIT.out.split).join(TRAIN.out.model).join(TRAIN.out.training))
     EVALUATE(IMPUTE.out.imputed.join(PAIR.out.pair).join(SPLIT.out.split))
     PLOT(IMPUTE.out.imputed.join(PAIR.out.pair.map { meta, a, _b -> [meta, a] }).join(EVALUATE.out.metrics).join(EVALUATE.out.evaluation))

@@ -23,7 +23,7 @@ workflow {
     QC([meta, any_file('s.1.h5ad')])
     PAIR([meta, any_file('s.1.qc.h5ad'), any_file('r.qc.h5ad')])
     SPLIT([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), []])
-    TRAIN([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json')])
+    TRAIN([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json'), []], [])
     IMPUTE([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json'), any_file('s.1.model'), any_file('s.1.training.json')])
     EVALUATE([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json')])
     PLOT([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.slide.h5ad'), any_file('s.1.metrics.csv'), any_file('s.1.evaluation.json')])

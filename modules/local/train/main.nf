@@ -5,7 +5,8 @@ process TRAIN {
     publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, pattern: '*.{model,csv,json}', saveAs: { name -> name.endsWith('.model') ? 'model' : "facts/${name}" }
 
     input:
-    tuple val(meta), path(slide), path(reference), path(split)
+    tuple val(meta), path(slide), path(reference), path(split), path(trained, stageAs: 'trained/*')
+    path(start, stageAs: 'start')
 
     output:
     tuple val(meta), path("${meta.id}.model"), optional: true, emit: model
@@ -18,6 +19,9 @@ process TRAIN {
 
     script:
     def args = task.ext.args ?: ''
+    def begin = start ? '--start start' : ''
+    // A retry gets a new work directory, so what it goes on from lies outside of it
+    def checkpoint = workflow.workDir.toUriString().startsWith('file:') || workflow.workDir.toString().startsWith('/') ? "--checkpoint '${workflow.workDir}/checkpoints/${meta.id}'" : ''
     def device = task.accelerator ? 'cuda' : task.ext.device ?: 'auto'
     """
     spadit_train.py \\
@@ -29,7 +33,7 @@ process TRAIN {
         --reference ${reference} \\
         --split ${split} \\
         --device ${device} \\
-        ${args} \\
+        ${begin} ${checkpoint} ${args} \\
         --output '${meta.id}.model' \\
         --curves '${meta.id}.curves.csv' \\
         --facts '${meta.id}.training.json'

@@ -10,9 +10,12 @@ workflow IMPUTE_SLIDES {
     take:
     ch_pairs // channel: [ meta, slide, reference ]
     ch_splits // channel: [ meta, split ]
+    earlier // path: results of an earlier run whose models are taken, or null
+    start // path: a saved model that training starts from, or []
 
     main:
-    TRAIN(ch_pairs.join(ch_splits))
+    ch_trained = ch_splits.map { meta, _split -> [meta, earlier ? trained_files("${earlier}/slides/${meta.id}", meta.id) : []] }
+    TRAIN(ch_pairs.join(ch_splits).join(ch_trained), start)
     IMPUTE(ch_pairs.join(ch_splits).join(TRAIN.out.model).join(TRAIN.out.training))
     EVALUATE(IMPUTE.out.imputed.join(ch_pairs).join(ch_splits))
 
@@ -28,4 +31,9 @@ workflow IMPUTE_SLIDES {
     curves // channel: [ meta, csv ]
     metrics // channel: [ meta, csv ]
     evaluation // channel: [ meta, json ]
+}
+
+// What a slide's earlier training left; what isn't there is missed by TRAIN, for this slide alone
+def trained_files(folder, id) {
+    return [file("${folder}/model"), file("${folder}/facts/${id}.training.json"), file("${folder}/facts/${id}.curves.csv")].findAll { path -> path.exists() }
 }
