@@ -134,7 +134,7 @@ class SpaDiT:
         statistics = self._statistics(self.genes)
         self.penalty = coarse.choose_penalty(self._spots.y[rows], self._correlations[0])
         self._mapper = None
-        n_folds = n_genes if n_genes <= 40 else s.inner_folds
+        n_folds = s.inner_folds if n_genes >= coarse.MIN_GENES else 2 * s.inner_folds  # a fold should not take much of a small panel
         inner = coarse.inner_folds(self._counts, rows, self._neighbours, self._views, self._correlations, statistics, self.penalty, n_folds,
                                    self.seed)  # fmt: skip
         self._stack, base = coarse.Stack.fit(inner.maps, inner.y, inner.scalars, self.seed)

@@ -26,8 +26,8 @@ WINDOW = 32
 ORDERS = 2
 """Ways of cutting the slide into windows; imputed values are their mean, so that no spot is always at a border."""
 WINDOWS_PER_STEP = 2
-SCORED_WINDOWS = 16
-"""Windows of each held-back gene that tell how far a training is; all of them would take longer than the training."""
+SCORED_GENES, SCORED_TOKENS = 128, 1 << 15
+"""Held-back genes, and tokens of these, that tell how far a training is; all of them would take longer than the training."""
 TOKENS_AT_ONCE = 1 << 16
 
 
@@ -225,9 +225,11 @@ class Token:
         return self._run(networks, self.maps[:, index], self.scalars[index], self.learn_place, self.learn_windows)
 
     def score(self, network: nn.Module, genes: np.ndarray) -> float:
-        """Median PCC of visible genes that were kept from the network, in a few windows."""
+        """Median PCC of visible genes that were kept from the network: of some genes, in some windows."""
+        genes = genes[np.linspace(0, len(genes) - 1, min(SCORED_GENES, len(genes))).round().astype(int)]
         windows = self.learn_windows[0]
-        windows = windows[torch.linspace(0, len(windows) - 1, min(SCORED_WINDOWS, len(windows))).round().long()]
+        n_windows = min(len(windows), max(1, SCORED_TOKENS // (WINDOW * len(genes))))
+        windows = windows[torch.linspace(0, len(windows) - 1, n_windows).round().long()]
         spots, index = windows.flatten(), torch.from_numpy(genes)
         places = torch.arange(len(spots)).reshape(windows.shape)
         added = self._run([network], self.maps[spots][:, index], self.scalars[index], self.learn_place[spots], [places])

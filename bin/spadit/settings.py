@@ -18,7 +18,7 @@ class Settings:
     coarse: bool = True
     """Make the coarse condition. Without it (the paper's preset) what the whole-slide network says is all."""
     inner_folds: int = 6
-    """Folds over the visible genes in which their coarse maps are made as if hidden (each gene alone where there are up to 40)."""
+    """Folds over the visible genes in which their coarse maps are made as if hidden; twice as many where genes are few (less than 60)."""
     network_folds: int = 3
     """Folds over the visible genes that tell how long to train and what a network is worth."""
     n_models: int = 2
