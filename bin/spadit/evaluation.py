@@ -244,8 +244,8 @@ def _facts(table: pd.DataFrame, split: Split, seed: int) -> Evaluation:
     versus = next(row for row in comparison if row["method"] == best["method"])
     if versus["mean_difference"] <= 0:
         reasons.append(
-            f"The simple method {best['method']} does as well or better (median PCC {best['median_pcc']:.2f} "
-            f"against {whole['median_pcc']:.2f})."
+            f"The simple method {best['method']} does as well or better: its PCC is {-versus['mean_difference']:.2f} higher on average "
+            f"over genes (median PCC {best['median_pcc']:.2f} against {whole['median_pcc']:.2f})."
         )
     known = model["reliability"].notna()
     reliability = float("nan")
@@ -324,19 +324,25 @@ def judge(whole: dict, control: dict) -> tuple[str, list[str]]:
     if median < NOT_PREDICTABLE or low <= 0:
         reasons = []
         if median < NOT_PREDICTABLE:
-            reasons.append(f"The median PCC over {n:,} hidden genes is {median:.2f}, below {NOT_PREDICTABLE:.2f}.")
+            reasons.append(_below(median, NOT_PREDICTABLE, n))
         if low <= 0:
             reasons.append(f"The interval of the median PCC reaches down to {low:.2f}: no better than chance.")
         return "not predictable", reasons
     reasons = []
     if median < WARN:
-        reasons.append(f"The median PCC over {n:,} hidden genes is {median:.2f}, below {WARN:.2f}.")
+        reasons.append(_below(median, WARN, n))
     if control["low"] <= 0:
         reasons.append(
             f"{MODEL} is not better than the spot's total alone (mean difference in PCC {control['mean_difference']:+.2f}, "
             f"95 % interval {control['low']:+.2f} to {control['high']:+.2f})."
         )
     return ("warn" if reasons else "pass"), reasons
+
+
+def _below(median: float, limit: float, n: int) -> str:
+    """With as many digits, at least 2, as it takes to see that the median is below the limit."""
+    shown = next((text for digits in range(2, 6) if float(text := f"{median:.{digits}f}") < limit), f"{median:.6f}")
+    return f"The median PCC over {n:,} hidden genes is {shown}, below {limit:.2f}."
 
 
 def top_genes(pcc: pd.Series) -> list[str]:

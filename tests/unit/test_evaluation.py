@@ -149,6 +149,7 @@ def test_the_rule(median, low, control_low, verdict, n_reasons):
     whole = {"median_pcc": median, "low": low, "n_genes": 40}
     found, reasons = judge(whole, {"mean_difference": control_low + 0.1, "low": control_low, "high": control_low + 0.2})
     assert (found, len(reasons)) == (verdict, n_reasons)
+    assert not any("is 0.10, below 0.10" in reason for reason in reasons)  # 0.0999
 
 
 def test_the_rule_is_told_with_its_thresholds(good):

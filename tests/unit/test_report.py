@@ -85,6 +85,13 @@ def test_warnings_turn_pass_into_warn_and_are_shown(tmp_path):
     assert "Use with care" in text and "Passed:" not in text and "only 3 counts per spot" in text
 
 
+@pytest.mark.parametrize(("verdict", "expected"), [("pass", "warn"), ("warn", "warn"), ("not predictable", "not predictable")])
+def test_warnings_are_among_the_reasons_whatever_the_verdict(tmp_path, verdict, expected):
+    evaluation = slide_facts(write_slide(tmp_path), "s1", tmp_path).evaluation
+    evaluation.verdict, evaluation.reasons = verdict, ["why"]
+    assert slide.status(evaluation, ["logarithms"]) == (expected, ["why", "logarithms"])
+
+
 def test_everything_is_escaped(tmp_path):
     content = page(tmp_path, sample="s<b>1", genes=[EVIL, *[f"G{k}" for k in range(11)]], warnings=[EVIL])
     assert EVIL not in content
@@ -216,7 +223,7 @@ def test_all_sections_are_there(tmp_path, folder):
     assert "2 slides: 1 pass, 1 not predictable." in sections["spadit_slides_table"]["description"]
     assert sections["spadit_curves"]["pconfig"]["showlegend"] is True  # which line is which slide
     assert "weighted by" in sections["spadit_medians"]["headers"]["corr_weighted"]["description"]
-    assert sections["spadit_overlap"]["data"]["good"] == {"shared": 12, "imputed": 5, "slide_only": 0, "dropped": 0}
+    assert sections["spadit_overlap"]["data"]["good"] == {"shared": 12, "reference_only": 5, "slide_only": 0, "dropped": 0}
 
 
 def test_slides_files_have_a_row_per_slide_of_the_sheet(tmp_path, folder):
@@ -234,6 +241,7 @@ def test_failed_slide_keeps_reason_and_remedy_and_leaves_the_others(tmp_path, fo
     rows, sections = run(tmp_path, folder, inputs("good", "broken"))
     assert rows["broken"]["status"] == "failed" and rows["broken"]["step"] == "READ" and "no coordinates" in rows["broken"]["reason"]
     assert rows["good"]["status"] == "pass"
+    assert rows["good"]["n_unmeasured"] == 5 and rows["broken"]["n_unmeasured"] is None
     shown = sections["spadit_failed"]["data"]
     assert EVIL not in shown and html.escape(EVIL) in shown and "Add obsm" in shown
 
@@ -317,6 +325,7 @@ def test_many_slides_get_tabs_per_method(tmp_path, folder):
     boxes = sections["spadit_pcc"]
     assert len(boxes["data"]) == 5 and set(boxes["data"][0]) == set(names)
     assert boxes["pconfig"]["data_labels"][0]["name"] == "SpaDiT"
+    assert "orange" not in boxes["description"]  # the colours of side by side
 
 
 def test_the_report_config_knows_every_section(root):

@@ -161,7 +161,7 @@ def slide_rows(facts: Facts) -> list[dict]:
         if sample in facts.qc:
             row |= {"n_spots": facts.qc[sample].after.get("n_obs"), "n_genes": facts.qc[sample].after.get("n_genes")}
         if sample in facts.pairing:
-            row |= {"n_shared": facts.pairing[sample].n_shared, "n_unmeasured": facts.pairing[sample].n_unmeasured}
+            row |= {"n_shared": facts.pairing[sample].n_shared}
         evaluation = facts.evaluation.get(sample)
         if evaluation:
             own = summary_row(evaluation) or {}
@@ -170,6 +170,7 @@ def slide_rows(facts: Facts) -> list[dict]:
             row |= {
                 "status": verdict,
                 "reason": " ".join(reasons),
+                "n_unmeasured": len(facts.split[sample].unmeasured) if sample in facts.split else None,
                 "n_scored": evaluation.n_scored,
                 "median_pcc": own.get("median_pcc"),
                 "low": own.get("low"),
@@ -453,7 +454,11 @@ def _boxes(facts: Facts, methods: list[str]) -> list[dict]:
             "spadit_accuracy",
             "PCC per gene",
             "Spread over hidden genes: box = middle half of the genes, line = median (dashed: mean), whiskers = 5 % to 95 %. "
-            "Blue: SpaDiT; orange: simple methods; pink: controls, one number per spot; grey: ceiling, which sees the truth.",
+            + (
+                "One tab for each method."
+                if labels
+                else "Blue: SpaDiT; orange: simple methods; pink: controls, one number per spot; grey: ceiling, which sees the truth."
+            ),
             "box",
             data if len(data) > 1 else data[0],
             pconfig={
@@ -558,7 +563,7 @@ def quality_sections(facts: Facts) -> list[dict]:
             p = facts.pairing[s]
             overlap[text(s)] = {
                 "shared": p.n_shared,
-                "imputed": p.n_unmeasured,
+                "reference_only": p.n_unmeasured,
                 "slide_only": len(p.slide_only),
                 "dropped": sum(p.dropped.values()),
             }
@@ -568,14 +573,13 @@ def quality_sections(facts: Facts) -> list[dict]:
                 "spadit_overlap",
                 "spadit_quality",
                 "Gene overlap",
-                "Genes that slide and reference share (the model learns from them), that only the reference has (imputed), and "
-                "that only the slide has "
-                "(they can't be imputed).",
+                "Genes that slide and reference share (the model learns from them), that only the reference has (imputed: all of them, "
+                "or those of the slide's list), and that only the slide has (they can't be imputed).",
                 "bargraph",
                 overlap,
                 categories={
                     "shared": {"name": "shared", "color": "#0072B2"},
-                    "imputed": {"name": "only in the reference: imputed", "color": "#E69F00"},
+                    "reference_only": {"name": "only in the reference", "color": "#E69F00"},
                     "slide_only": {"name": "only on the slide", "color": "#999999"},
                     "dropped": {"name": "left out (ambiguous or empty)", "color": "#CC79A7"},
                 },

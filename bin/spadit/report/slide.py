@@ -81,11 +81,9 @@ def best_of(evaluation: Evaluation, role: str) -> dict | None:
 
 
 def status(evaluation: Evaluation, warnings: list[str]) -> tuple[str, list[str]]:
-    """Status of a slide and the reasons: the evaluation's verdict, but 'warn' for a slide that passes with warnings of QC or pairing."""
-    reasons = list(evaluation.reasons)
-    if evaluation.verdict == "pass" and warnings:
-        return "warn", [*reasons, *warnings]
-    return evaluation.verdict, reasons
+    """Status of a slide and the reasons with all warnings: the evaluation's verdict, but 'warn' for a slide that passes with warnings."""
+    reasons = [*evaluation.reasons, *warnings]
+    return ("warn" if evaluation.verdict == "pass" and warnings else evaluation.verdict), reasons
 
 
 def compared(difference: dict) -> str:
