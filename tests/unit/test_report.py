@@ -55,7 +55,7 @@ def test_page_says_what_was_done_and_what_came_out(tmp_path):
         "corr_weighted : average of the visible genes, weighted by",
         "max_steps",
         "3 fits in 3 min 3 s, 12,345 weights in the networks of a fit",
-        "Work on all fits together: coarse 18 s, token 1 min 0 s, whole-slide 1 min 44 s, trust 2 s",
+        "Work on all fits together: simple maps 18 s, token 1 min 0 s, whole-slide 1 min 44 s, reliability 2 s",
         "arXiv:2407.13182",
         "ab" * 32,
     ):
@@ -173,7 +173,7 @@ def test_training_table_says_what_each_fit_imputes_with(tmp_path):
         "fold 0": ["10", "coarse alone", "0.30", "40", "50", "1 min 1 s"],
         "delivery": ["10", "0.97 coarse + 0.40 token + 0.11 whole-slide", "0.30", "40", "50", "1 min 1 s"],
     }
-    said = "In the fit that imputes the genes the slide did not measure imputed patterns are 0.97 coarse + 0.40 token + 0.11 whole-slide"
+    said = "In the fit for genes that the slide did not measure, imputed patterns are 0.97 coarse + 0.40 token + 0.11 whole-slide"
     text = plain(content)
     assert text.count(said + "; networks are used in 2 of 3 fits.") == 2  # under 'Training' and in the methods text
     assert "What SpaDiT is here: " + said[0].lower() + said[1:] in text
@@ -197,16 +197,19 @@ def test_mode_that_was_left_out_is_named_and_has_no_column(tmp_path):
 def test_paper_preset_has_no_coarse_condition(tmp_path):
     text = plain(page(tmp_path, preset="paper", modes=("whole_slide",), blends={fit: {"whole_slide": 1.0} for fit in BLENDS}))
     assert "No coarse condition was made: what is imputed comes from the whole-slide networks alone." in text
-    assert "with the published hyperparameters and nothing of a hidden gene's values given to them" in text
+    assert "with the published hyperparameters. Nothing of a hidden gene's values was given to them." in text
     assert "They predict the noise over 1,000 diffusion steps" in text and "step by step (DDPM)" in text
-    for absent in ("a weighted sum of simple maps", "A gate", "token", ADDED_NOTHING, "was left out"):
+    assert "with SpaDiT-flow 0.1.0, conditional diffusion networks" in text
+    for absent in ("made of simple maps", "a weighted sum of simple maps", "A gate", "token", ADDED_NOTHING, "was left out"):
         assert absent not in text, absent
 
 
 def test_page_without_any_network(tmp_path):
     text = plain(page(tmp_path, modes=(), blends=COARSE_ONLY))
     assert "No network was trained: the coarse condition alone is used." in text
-    assert "weights in the networks of a fit, trained" in text and "Training curves" not in text and ADDED_NOTHING not in text
+    assert "without the diffusion networks of SpaDiT" in text
+    for absent in ("weights in the networks", "Training curves", "PyTorch", ADDED_NOTHING):
+        assert absent not in text, absent
 
 
 @pytest.mark.parametrize(
@@ -215,11 +218,11 @@ def test_page_without_any_network(tmp_path):
         (COARSE_ONLY, ADDED_NOTHING),
         (
             {"evaluation": BLENDS["evaluation"]},
-            "In the fit that imputes the test genes imputed patterns are 0.76 coarse + 0.24 whole-slide",
+            "In the fit for the test genes, imputed patterns are 0.76 coarse + 0.24 whole-slide",
         ),
         (
             BLENDS | {"delivery": {"coarse": 1.0}},
-            "The networks added nothing in the fit that imputes the genes the slide did not measure: the coarse condition alone is used "
+            "The networks added nothing in the fit for genes that the slide did not measure: the coarse condition alone is used "
             "there. They are used in 1 of the 3 fits, for other genes.",
         ),
         ({}, ""),

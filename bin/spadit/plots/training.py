@@ -14,7 +14,8 @@ _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
 
 PANELS = {"train_loss": "training loss", "validation_pcc": "validation PCC"}
 """Column of ``curves.csv`` -> what it is."""
-MODES = {"token": "token networks", "whole_slide": "whole-slide networks"}
+MODES = {"token": "token networks, scored together with the coarse condition", "whole_slide": "whole-slide networks, scored alone"}
+"""Mode -> title of its row: the two validation PCCs are of different things."""
 
 
 def modes(table: pd.DataFrame) -> list[str]:
@@ -43,7 +44,7 @@ def chosen_steps(table: pd.DataFrame, fit: str, mode: str) -> int | None:
 
 @styled
 def curves(table: pd.DataFrame) -> Figure:
-    """Loss and validation correlation over training steps; a dot at the steps that the final networks were trained for.
+    """Loss and validation correlation over training steps, on the latter a dot where the final networks' training ended.
 
     Parameters
     ----------
@@ -68,9 +69,9 @@ def curves(table: pd.DataFrame) -> Figure:
                 colour, dash = _COLOURS[k % len(_COLOURS)], _DASHES[k // len(_COLOURS) % len(_DASHES)]
                 (drawn,) = ax.plot(line.index, line.to_numpy(), color=colour, linestyle=dash, linewidth=1.1)
                 handles[str(fit).replace("_", " ")] = drawn
-                stop = chosen_steps(table, fit, mode)
+                stop = chosen_steps(table, fit, mode) if column == "validation_pcc" else None
                 if stop is not None or len(line) == 1:
-                    at = min(stop if stop is not None else line.index[0], line.index[-1])
+                    at = line.index[0] if stop is None else min(stop, line.index[-1])
                     ax.plot(at, np.interp(at, line.index, line), "o", color=colour, markersize=3.5)
             ax.set(xlabel="training step", ylabel=PANELS[column])
             ax.grid(color=GRID, linewidth=0.6)

@@ -640,7 +640,7 @@ def _trained(facts: Facts) -> list[dict]:
             "spadit_training",
             "What was trained",
             f"{explained} <strong>{text(said)}</strong> Of several fits (one for the test genes, one per fold of the cross-fitting, one "
-            "for delivery where there are genes to impute) blend and steps are those of delivery, or else of the fit for the test genes.",
+            "for delivery where there are genes to impute) the table shows that for delivery, or else that for the test genes.",
             "table",
             rows,
             headers={

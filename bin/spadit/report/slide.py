@@ -185,10 +185,11 @@ def qc_table(qc: QualityControl) -> list[tuple[str, str, str]]:
 
 
 def part_times(training: Training) -> list[tuple[str, float]]:
-    """(part of the model, seconds over all fits), in the order they are made."""
+    """(part of the model, seconds over all fits), in the order they are made; what took no second is left out."""
     order = ("coarse", *words.MODES, "trust")
     seconds = {name: sum(fit.get("seconds_per_part", {}).get(name) or 0 for fit in training.fits) for name in order}
-    return [(words.part(name), value) for name, value in seconds.items() if value]
+    names = {"coarse": "simple maps", "trust": "reliability"}  # the maps are made where no coarse condition is, too
+    return [(names.get(name, words.part(name)), value) for name, value in seconds.items() if value >= 0.5]
 
 
 def _parsed(recorded) -> dict:

@@ -72,8 +72,8 @@ PARTS = {"coarse": "coarse", "token": "token", "whole_slide": "whole-slide"}
 """Part of a model -> its name in texts."""
 MODES = ("token", "whole_slide")
 FIT_ROLES = {
-    "delivery": "the fit that imputes the genes the slide did not measure",
-    "evaluation": "the fit that imputes the test genes",
+    "delivery": "the fit for genes that the slide did not measure",
+    "evaluation": "the fit for the test genes",
 }
 
 
@@ -130,7 +130,7 @@ def blend_sentence(training: Training) -> str:
             f"The networks added nothing in {role}: the coarse condition alone is used there. "
             f"They are used in {count(used)} of the {plural(n, 'fit')}, for other genes."
         )
-    return f"In {role} imputed patterns are {blend(fit['blend'])}; networks are used in {count(used)} of {plural(n, 'fit')}."
+    return f"In {role}, imputed patterns are {blend(fit['blend'])}; networks are used in {count(used)} of {plural(n, 'fit')}."
 
 
 def left_out_sentence(training: Training) -> str:
@@ -142,7 +142,7 @@ def left_out_sentence(training: Training) -> str:
     limit = training.parameters.get("max_whole_spots")
     too_many = absent == ["whole-slide"] and limit
     why = f": the slide has more than {count(limit)} spots, and such a network grows with them" if too_many else ""
-    return f"The {' and '.join(absent)} mode was left out{why}."
+    return f"The {' and '.join(absent)} {'mode was' if len(absent) == 1 else 'modes were'} left out{why}."
 
 
 def library_versions(names: Iterable[str] = ("spadit", "numpy", "scipy", "anndata", "scanpy", "torch", "matplotlib")) -> dict[str, str]:
@@ -182,12 +182,34 @@ def _range(values: Iterable[float]) -> str:
     return count(values[0]) if len(values) == 1 else f"{count(values[0])} to {count(values[-1])}"
 
 
+def _modes(trainings: list[Training]) -> list[str]:
+    """The kinds of network that were trained anywhere."""
+    return [mode for mode in MODES if any(mode in fit["best_step"] for t in trainings for fit in t.fits)]
+
+
+def _first_paragraph(version: str, trainings: list[Training]) -> str:
+    """What imputed, in one sentence, and the libraries."""
+    p = trainings[0].parameters if trainings else {}  # one run, one preset
+    networks = not trainings or bool(_modes(trainings))
+    backbone = {"unet": "a U-Net", "mamba": "a selective state-space model"}.get(p.get("backbone", "dit"), "a transformer [dit]")
+    diffusion = f"conditional diffusion networks [ddpm] after SpaDiT [spadit], whose denoiser is {backbone}"
+    if not p.get("coarse", True):
+        how = f", {diffusion}"
+    elif networks:
+        how = f": a coarse condition made of simple maps, and {diffusion}, where they improve on it"
+    else:
+        how = ": the coarse condition, made of simple maps, without the diffusion networks of SpaDiT [spadit]"
+    text = f"Spatial gene expression was imputed from a single-cell RNA reference with SpaDiT-flow {version}{how}."
+    text += " Data were handled with anndata [anndata] and scanpy [scanpy]"
+    return text + ("; networks were trained with PyTorch [pytorch]." if networks else ".")
+
+
 def _model_paragraphs(trainings: list[Training], cohort: bool) -> list[str]:
     """How genes were imputed, in the order it is done: coarse condition, networks, gate, what an imputed value is worth."""
     p = trainings[0].parameters  # one run, one preset
     fits = [fit for t in trainings for fit in t.fits]
     coarse = p.get("coarse", True)
-    modes = [mode for mode in MODES if any(mode in fit["best_step"] for fit in fits)]
+    modes = _modes(trainings)
     text = []
     if coarse:
         text.append(
@@ -200,8 +222,9 @@ def _model_paragraphs(trainings: list[Training], cohort: bool) -> list[str]:
         )
     else:
         text.append(
-            "No coarse condition was made: what the whole-slide diffusion networks say is all, with the published hyperparameters and "
-            "nothing of a hidden gene's values given to them."
+            "No coarse condition was made: values come from the whole-slide networks alone"
+            + (", with the published hyperparameters" if trainings[0].preset == "paper" else "")
+            + ". Nothing of a hidden gene's values was given to them."
         )
     if modes:
         kinds = {
@@ -229,7 +252,7 @@ def _model_paragraphs(trainings: list[Training], cohort: bool) -> list[str]:
             "gains nothing in cross-validation over genes. "
         )
         spoken = [fit for t in trainings if (fit := spoken_of(t))]
-        if not cohort and len(trainings) == 1:
+        if len(trainings) == 1:
             gate += " ".join(filter(None, (blend_sentence(trainings[0]), left_out_sentence(trainings[0]))))
         else:
             use = [f"{part(m)} networks on {count(sum(m in fit['blend'] for fit in spoken))}" for m in modes]
@@ -257,14 +280,7 @@ def methods_paragraphs(
     folds = sorted({len(s.folds) for s in splits})
     matched = sorted({p.matched_by for p in pairings})
     listed = " and ".join
-    backbone = {"unet": "a U-Net", "mamba": "a selective state-space model"}.get(
-        trainings[0].parameters.get("backbone", "dit") if trainings else "dit", "a transformer [dit]"
-    )
-    text = [
-        f"Spatial gene expression was imputed with SpaDiT-flow {version}, an implementation of SpaDiT [spadit], a diffusion model [ddpm] "
-        f"whose denoising network is {backbone}, conditioned on a single-cell RNA reference. Data were handled with anndata [anndata] and "
-        "scanpy [scanpy]; networks were trained with PyTorch [pytorch]."
-    ]
+    text = [_first_paragraph(version, trainings)]
     if pairings:
         text.append(
             f"Genes of slide and reference were matched by {listed(matched)}. Values were normalised to the median library size, computed "
@@ -285,9 +301,9 @@ def methods_paragraphs(
             text.append("Genes that the slide did not measure were imputed by a separate fit on all shared genes.")
     if trainings:
         text += _model_paragraphs(trainings, cohort)
+        size = f"; {_range(t.n_weights for t in trainings)} weights in the networks of a fit" if _modes(trainings) else ""
         text.append(
-            f"Preset {listed(presets)}; {_range(t.n_weights for t in trainings)} weights in the networks of a fit, trained on "
-            f"{listed(devices)}; random seed {listed(map(str, seeds)) or 'not recorded'}."
+            f"Preset {listed(presets)}{size}; computed on {listed(devices)}; random seed {listed(map(str, seeds)) or 'not recorded'}."
         )
     text.append(
         "Each hidden gene was scored over spots by Pearson correlation (PCC), Spearman correlation, structural similarity (SSIM), RMSE of "
