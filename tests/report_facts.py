@@ -14,6 +14,12 @@ from spadit.contracts import Evaluation, Inputs, Pairing, QualityControl, Split,
 
 METHODS = {"SpaDiT": 0.4, "corr_weighted": 0.35, "ridge": 0.3, "library_size": 0.1, "oracle_ridge": 0.6}
 """Method -> typical PCC."""
+BLENDS = {
+    "evaluation": {"coarse": 0.76, "whole_slide": 0.24},
+    "fold_0": {"coarse": 1.0},
+    "delivery": {"coarse": 0.97, "token": 0.4, "whole_slide": 0.11},
+}
+"""Fit -> blend."""
 RULE = "'not predictable' when the median PCC is below 0.10; else 'pass'."
 
 
@@ -25,6 +31,9 @@ def write_slide(
     n_spots: int = 80,
     n_unmeasured: int = 5,
     warnings: list[str] | None = None,
+    blends: dict[str, dict[str, float]] = BLENDS,
+    modes: tuple[str, ...] = ("token", "whole_slide"),
+    preset: str = "default",
 ) -> dict[str, Path]:
     """Write every file of one slide into ``folder``; returns option name -> path."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,12 +130,7 @@ def write_slide(
     imputed.write_h5ad(paths["imputed"])
     slide.write_h5ad(paths["slide"])
     metrics.to_csv(paths["metrics"], index=False)
-    curve = [("evaluation", 0, s, 1 / (1 + s), 1.1, 0.3) for s in (0, 90, 100)] + [
-        ("fold_0", 0, s, 1 / (1 + s), 1.2, 0.2) for s in (0, 100)
-    ]
-    pd.DataFrame(curve, columns=["fit", "model", "step", "train_loss", "validation_loss", "validation_pcc"]).to_csv(
-        paths["curves"], index=False
-    )
+    curve_table(tuple(blends), modes).to_csv(paths["curves"], index=False)
     reference = f"{sample}_reference"
     qc(sample, "slide", "spots").to_json(paths["qc_slide"])
     qc(reference, "reference", "cells").to_json(paths["qc_reference"])
@@ -134,10 +138,7 @@ def write_slide(
     parts = {s: [gene for gene, part in zip(genes, split, strict=True) if part == s] for s in ("train", "validation", "test")}
     seen = parts["train"] + parts["validation"]
     Split(sample, 7, **parts, unmeasured=new, folds=[seen[::2], seen[1::2]]).to_json(paths["split"])
-    fits = [
-        {"name": f, "n_visible": 10, "best_step": 50, "validation_pcc": 0.3, "seconds": 61.0} for f in ("evaluation", "fold_0", "delivery")
-    ]
-    Training(sample, "default", "cpu", {"max_steps": 300}, fits, 183.0, 12345).to_json(paths["training"])
+    training(sample, blends, modes, preset).to_json(paths["training"])
     Evaluation(
         sample=sample,
         n_test=len(parts["test"]),
@@ -152,6 +153,34 @@ def write_slide(
         top_genes=genes[:6],
     ).to_json(paths["evaluation"])
     return paths
+
+
+def curve_table(fits: tuple[str, ...], modes: tuple[str, ...]) -> pd.DataFrame:
+    """Curves as TRAIN leaves them. Of two networks that choose how long to train the second stops at step 90, at twice the first's PCC."""
+    rows = [("choose", 0, s, 1 / s, 0.2 + s / 1000) for s in (10, 90, 100)]
+    rows += [("choose", 1, s, 2 / s, 0.4 + s / 500) for s in (10, 90)] + [("final", 0, s, 1 / s, None) for s in (10, 50)]
+    columns = ["fit", "mode", "stage", "network", "step", "train_loss", "validation_pcc"]
+    return pd.DataFrame([(fit, mode, *row) for fit in fits for mode in modes for row in rows], columns=columns)
+
+
+def training(sample: str, blends: dict[str, dict[str, float]], modes: tuple[str, ...], preset: str) -> Training:
+    """Facts of a training in which these modes were trained in every fit."""
+    parameters = {
+        "modes": ["whole_slide"] if preset == "paper" else ["token", "whole_slide"], "coarse": preset != "paper", "inner_folds": 6,
+        "network_folds": 3, "n_models": 2, "max_whole_spots": 6000, "backbone": "dit", "n_diffusion_steps": 1000, "max_steps": 300,
+        "target": "epsilon" if preset == "paper" else "x0", "sampler": "ddpm" if preset == "paper" else "one_step", "seed": 7,
+    }  # fmt: skip
+    steps = {"token": 40, "whole_slide": 50}
+    seconds = {"coarse": 6.0, "token": 20.0, "whole_slide": 34.5, "trust": 0.5}
+    fits = [
+        {
+            "name": name, "n_visible": 10, "best_step": {mode: steps[mode] for mode in modes}, "validation_pcc": 0.3, "blend": blend,
+            "seconds": 61.0, "seconds_per_part": {p: s for p, s in seconds.items() if p in ("coarse", "trust", *modes)} | {"total": 61.0},
+            "n_weights": 12345,
+        }
+        for name, blend in blends.items()
+    ]  # fmt: skip
+    return Training(sample, preset, "cpu", parameters, fits, 183.0, 12345)
 
 
 def inputs(*samples: str, references: dict[str, str] | None = None) -> Inputs:

@@ -178,15 +178,22 @@ class Training(Contract):
     """Facts of a training: what was fitted, for how long, with which outcome."""
 
     kind: ClassVar[str] = "training"
+    version: ClassVar[int] = 2
 
     sample: str
     preset: str
     device: str
     parameters: dict
+    """The settings of the model (:class:`spadit.settings.Settings`) and 'seed'."""
     fits: list[dict]
-    """One per fit (evaluation, fold_0 ..., delivery): name, n_visible, n_validation, best_step, validation_pcc, seconds."""
+    """One per fit (evaluation, fold_0 ..., delivery): name; n_visible (genes); best_step (mode, 'token' or 'whole_slide' -> steps its final
+    networks were trained for; a mode that was left out is absent); validation_pcc (median PCC of the visible genes, each imputed as if
+    hidden); blend (part, 'coarse' or a mode -> weight; {'coarse': 1.0} when the networks added nothing); seconds; seconds_per_part
+    ('coarse', each mode, 'trust', 'total'); n_weights (of all its final networks)."""
     seconds: float
+    """From the first fit's start to the last one's end; less than the fits' sum where they ran side by side."""
     n_weights: int
+    """Of all final networks of the last fit."""
 
 
 @dataclasses.dataclass

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from report_facts import write_slide
+from report_facts import curve_table, write_slide
 
 from spadit.plots import maps, metrics, qc, style, training
 from spadit.plots.slide import chosen_genes, draw_all, own_rows
@@ -100,6 +100,43 @@ def test_boxes_use_nothing_that_matplotlib_will_drop(facts):
         metrics.method_boxes(table)
 
 
+SEVEN = ("evaluation", *(f"fold_{k}" for k in range(5)), "delivery")
+
+
+def test_training_curves_have_a_row_per_kind_of_network_and_a_line_per_fit():
+    figure = training.curves(curve_table(SEVEN, ("token", "whole_slide")))
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [
+        "token networks, scored together with the coarse condition", "", "whole-slide networks, scored alone", "",
+    ]  # fmt: skip
+    assert [ax.get_ylabel() for ax in figure.axes] == ["training loss", "validation PCC"] * 2
+    for ax in figure.axes:
+        lines = [line for line in ax.lines if line.get_linestyle() != "None"]
+        assert len(lines) == 7 and len({line.get_color() for line in lines}) == 7
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["evaluation", *(f"fold {k}" for k in range(5)), "delivery"]
+    assert figure.get_size_inches()[0] == style.WIDTH
+    assert len(training.curves(curve_table(SEVEN, ("whole_slide",))).axes) == 2
+
+
+def test_training_curve_is_the_mean_over_networks_and_does_not_jump_where_one_stops():
+    table = curve_table(("delivery",), ("token",))
+    line = training.curve(table, "delivery", "token", "validation_pcc")
+    assert line.to_dict() == pytest.approx({10: 0.315, 90: 0.435, 100: (0.3 + 0.58) / 2})
+    final = training.curve(table[table["stage"] == "final"], "delivery", "token", "train_loss")
+    assert final.to_dict() == pytest.approx({10: 0.1, 50: 0.02})
+
+
+def test_dot_marks_the_steps_of_the_final_networks():
+    table = curve_table(("delivery",), ("token",))
+    assert training.chosen_steps(table, "delivery", "token") == 50
+    assert training.chosen_steps(table[table["stage"] == "choose"], "delivery", "token") is None
+    loss, pcc = training.curves(table).axes
+    assert not [line for line in loss.lines if line.get_marker() == "o"]
+    (dot,) = [line for line in pcc.lines if line.get_marker() == "o"]
+    assert dot.get_xdata()[0] == 50
+    assert dot.get_ydata()[0] == pytest.approx(0.375)  # half-way from 0.315 at 10 to 0.435 at 90
+
+
 def test_legends_cover_no_line():
     flat = {"counts": [100.0] * 21, "genes": [100.0] * 21}
     figure = qc.quantiles(flat, flat)
@@ -152,7 +189,8 @@ def test_empty_and_odd_values_do_not_stop_a_figure(facts):
     table["ssim"] = np.nan
     style.png(metrics.all_measures(table), dpi=50)
     style.png(metrics.reliability_scatter(imputed.var.assign(reliability=np.nan), own_rows(table).set_index("gene")["pcc"]), dpi=50)
-    style.png(training.curves(pd.DataFrame({"fit": [], "model": [], "step": [], "train_loss": []})), dpi=50)
+    style.png(training.curves(curve_table((), ())), dpi=50)
+    style.png(training.curves(curve_table(("delivery",), ("token",)).assign(validation_pcc=np.nan)), dpi=50)
     style.png(qc.quantiles({}, {"counts": [0] * 21}), dpi=50)
 
 

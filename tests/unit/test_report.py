@@ -9,7 +9,7 @@ import re
 import shutil
 
 import pytest
-from report_facts import RULE, inputs, slide_facts, write_slide
+from report_facts import BLENDS, RULE, inputs, slide_facts, training, write_slide
 
 from spadit.contracts import Failure, Training
 from spadit.plots.slide import draw_all
@@ -54,7 +54,8 @@ def test_page_says_what_was_done_and_what_came_out(tmp_path):
         "SpaDiT is better",
         "corr_weighted : average of the visible genes, weighted by",
         "max_steps",
-        "3 min 3 s",
+        "3 fits in 3 min 3 s, 12,345 weights in the networks of a fit",
+        "Work on all fits together: simple maps 18 s, token 1 min 0 s, whole-slide 1 min 44 s, reliability 2 s",
         "arXiv:2407.13182",
         "ab" * 32,
     ):
@@ -160,6 +161,107 @@ def test_page_says_when_classes_tell_little(tmp_path):
     assert "Here it says little" not in plain(slide.render(facts))
 
 
+COARSE_ONLY = {fit: {"coarse": 1.0} for fit in BLENDS}
+ADDED_NOTHING = "The networks added nothing on this slide: the coarse condition alone is used."
+
+
+def training_rows(content: str) -> dict[str, list[str]]:
+    """The page's training table: fit -> cells."""
+    table = re.search(r"(?s)<caption>What each fit is made of</caption>(.*?)</table>", content).group(1)
+    rows = [[plain(cell).strip() for cell in re.findall(r"(?s)<t[hd].*?</t[hd]>", row)] for row in re.findall(r"(?s)<tr>.*?</tr>", table)]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_training_table_says_what_each_fit_imputes_with(tmp_path):
+    content = page(tmp_path)
+    assert training_rows(content) == {
+        "fit": ["visible genes", "what it imputes with", "PCC as if hidden", "token steps", "whole-slide steps", "time"],
+        "evaluation": ["10", "0.76 coarse + 0.24 whole-slide", "0.30", "40", "50", "1 min 1 s"],
+        "fold 0": ["10", "coarse alone", "0.30", "40", "50", "1 min 1 s"],
+        "delivery": ["10", "0.97 coarse + 0.40 token + 0.11 whole-slide", "0.30", "40", "50", "1 min 1 s"],
+    }
+    said = "In the fit for genes that the slide did not measure, imputed patterns are 0.97 coarse + 0.40 token + 0.11 whole-slide"
+    text = plain(content)
+    assert text.count(said + "; networks are used in 2 of 3 fits.") == 2  # under 'Training' and in the methods text
+    assert "What SpaDiT is here: " + said[0].lower() + said[1:] in text
+    assert ADDED_NOTHING not in text
+
+
+def test_page_says_plainly_when_the_networks_added_nothing(tmp_path):
+    content = page(tmp_path, blends=COARSE_ONLY)
+    text = plain(content)
+    assert f"<strong>{ADDED_NOTHING}</strong>" in content
+    assert "What SpaDiT is here: the networks added nothing on this slide" in text
+    assert [row[1] for row in training_rows(content).values()] == ["what it imputes with", *["coarse alone"] * 3]
+
+
+def test_mode_that_was_left_out_is_named_and_has_no_column(tmp_path):
+    content = page(tmp_path, modes=("token",), blends={"delivery": {"coarse": 0.9, "token": 0.5}})
+    assert "The whole-slide mode was left out: the slide has more than 6,000 spots" in plain(content)
+    assert training_rows(content)["fit"][3:] == ["token steps", "time"]
+
+
+def test_paper_preset_has_no_coarse_condition(tmp_path):
+    text = plain(page(tmp_path, preset="paper", modes=("whole_slide",), blends={fit: {"whole_slide": 1.0} for fit in BLENDS}))
+    assert "No coarse condition was made: what is imputed comes from the whole-slide networks alone." in text
+    assert "with the published hyperparameters. Nothing of a hidden gene's values was given to them." in text
+    assert "They predict the noise over 1,000 diffusion steps" in text and "step by step (DDPM)" in text
+    assert "with SpaDiT-flow 0.1.0, conditional diffusion networks" in text
+    for absent in ("made of simple maps", "a weighted sum of simple maps", "A gate", "token", ADDED_NOTHING, "was left out"):
+        assert absent not in text, absent
+
+
+def test_page_without_any_network(tmp_path):
+    text = plain(page(tmp_path, modes=(), blends=COARSE_ONLY))
+    assert "No network was trained: the coarse condition alone is used." in text
+    assert "without the diffusion networks of SpaDiT" in text
+    for absent in ("weights in the networks", "Training curves", "PyTorch", ADDED_NOTHING):
+        assert absent not in text, absent
+
+
+@pytest.mark.parametrize(
+    ("blends", "said"),
+    [
+        (COARSE_ONLY, ADDED_NOTHING),
+        (
+            {"evaluation": BLENDS["evaluation"]},
+            "In the fit for the test genes, imputed patterns are 0.76 coarse + 0.24 whole-slide",
+        ),
+        (
+            BLENDS | {"delivery": {"coarse": 1.0}},
+            "The networks added nothing in the fit for genes that the slide did not measure: the coarse condition alone is used "
+            "there. They are used in 1 of the 3 fits, for other genes.",
+        ),
+        ({}, ""),
+    ],
+)
+def test_blend_sentence_speaks_of_the_delivery_or_the_evaluation_fit(blends, said):
+    sentence = words.blend_sentence(training("s", blends, ("token", "whole_slide"), "default"))
+    assert sentence.startswith(said) and bool(sentence) == bool(said)
+
+
+def test_blend_in_words():
+    assert words.blend({"whole_slide": 0.24, "coarse": 0.76}) == "0.76 coarse + 0.24 whole-slide"
+    assert words.blend({"coarse": 1.0}) == "coarse alone"
+    assert words.blend({"coarse": 1.02, "token": 0.001}) == "1.02 coarse + <0.01 token"
+    assert words.steps({"best_step": {"whole_slide": 60, "token": 1000}}) == "token 1,000, whole-slide 60" and words.steps({}) == "none"
+
+
+def test_methods_text_of_several_slides_counts_where_networks_are_used():
+    both = ("token", "whole_slide")
+    trainings = [
+        training("a", BLENDS, both, "default"),
+        training("b", COARSE_ONLY, both, "default"),
+        training("c", COARSE_ONLY, both, "default"),
+    ]
+    trainings[1].fits[0]["best_step"]["token"] = 10
+    text = " ".join(words.methods_paragraphs("1.0", trainings, [], [], cohort=True))
+    assert "It used token networks on 1 and whole-slide networks on 1 of 3 slides, and the coarse condition alone on 2." in text
+    assert "token: 10 to 40 steps; whole-slide: 50 steps" in text
+    assert "Two kinds of diffusion network were trained" in text and "2 networks of a kind are averaged" in text
+    assert "in 6 inner folds over genes" in text and "split-conformal [conformal]" in text and "learned on other slides" in text
+
+
 def test_numbers_in_words():
     assert words.number(-0.104) == "−0.10" and words.number(-0.001) == "0.00" and words.number(float("nan")) == "n/a"
     assert words.count(12345) == "12,345" and words.count(None) == "n/a" and words.plural(1, "gene") == "1 gene"
@@ -219,11 +321,44 @@ def test_all_sections_are_there(tmp_path, folder):
     assert sections["spadit_summary"]["data"]["good"]["median_pcc"] == pytest.approx(rows["good"]["median_pcc"])
     assert all("parent_id" in s for name, s in sections.items() if name != "spadit_summary")
     assert sections["spadit_maps"]["data"].count("<img") == 2
-    assert [x for x, _ in sections["spadit_curves"]["data"][0]["good"]] == [0, 90, 100]
+    curves = sections["spadit_curves"]
+    assert [label["name"] for label in curves["pconfig"]["data_labels"]] == [
+        "Token: validation PCC", "Token: training loss", "Whole-slide: validation PCC", "Whole-slide: training loss",
+    ]  # fmt: skip
+    # in numeric order; the network that stopped at 90 counts with its last value at 100
+    assert curves["data"][0]["good"] == [[10, 0.315], [90, 0.435], [100, 0.44]]
+    trained = sections["spadit_training_facts"]
+    assert trained["data"]["good"]["blend"] == "0.97 coarse + 0.40 token + 0.11 whole-slide" == rows["good"]["blend"]
+    assert (
+        trained["data"]["good"] | {"used": 2, "fits": 3, "steps": "token 40, whole-slide 50", "weights": 12345} == trained["data"]["good"]
+    )
+    assert "On 0 of 2 slides the networks added nothing" in trained["description"]
     assert "2 slides: 1 pass, 1 not predictable." in sections["spadit_slides_table"]["description"]
     assert sections["spadit_curves"]["pconfig"]["showlegend"] is True  # which line is which slide
     assert "weighted by" in sections["spadit_medians"]["headers"]["corr_weighted"]["description"]
     assert sections["spadit_overlap"]["data"]["good"] == {"shared": 12, "reference_only": 5, "slide_only": 0, "dropped": 0}
+
+
+def test_cohort_says_where_the_networks_added_nothing(tmp_path, folder):
+    training("weak", COARSE_ONLY, ("token", "whole_slide"), "default").to_json(folder / "weak.training.json")
+    _, sections = run(tmp_path, folder, inputs("good", "weak"))
+    trained = sections["spadit_training_facts"]
+    assert trained["data"]["weak"]["blend"] == "coarse alone" and trained["data"]["weak"]["used"] == 0
+    assert "<strong>On 1 of 2 slides the networks added nothing: the coarse condition alone is used.</strong>" in trained["description"]
+
+
+def test_a_single_slide_shows_all_its_fits(tmp_path, folder):
+    training("weak", COARSE_ONLY, ("token", "whole_slide"), "default").to_json(folder / "weak.training.json")
+    _, sections = run(tmp_path, folder, inputs("weak"))
+    assert set(sections["spadit_curves"]["data"][0]) == {"evaluation", "fold 0", "delivery"}
+    assert f"<strong>{ADDED_NOTHING}</strong>" in sections["spadit_training_facts"]["description"]
+
+
+def test_training_without_curves_is_still_described(tmp_path, folder):
+    for path in folder.glob("*.curves.csv"):
+        path.write_text(path.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    _, sections = run(tmp_path, folder, inputs("good", "weak"))
+    assert "spadit_training_facts" in sections and "spadit_curves" not in sections
 
 
 def test_slides_files_have_a_row_per_slide_of_the_sheet(tmp_path, folder):
@@ -300,7 +435,15 @@ def test_no_text_from_data_reaches_the_report_unescaped(tmp_path, folder):
     for path in paths.values():
         if path.suffix != ".h5ad":
             shutil.copy(path, folder)
-    Training("x<i>", EVIL, EVIL, {}, [], 1.0, 1).to_json(folder / "x<i>.training.json")
+    fit = {
+        "name": EVIL,
+        "n_visible": 1,
+        "best_step": {EVIL: 1},
+        "validation_pcc": None,
+        "blend": {EVIL: 0.5, "coarse": 0.5},
+        "seconds": 1.0,
+    }
+    Training("x<i>", EVIL, EVIL, {"modes": [EVIL]}, [fit], 1.0, 1).to_json(folder / "x<i>.training.json")
     sheet = inputs("good", "x<i>")
     sheet.warnings = [EVIL]
     _, sections = run(

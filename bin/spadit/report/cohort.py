@@ -34,7 +34,7 @@ PARENTS = {
     "spadit_slides": ("Slides", "Which slides are fine, which are not, and why."),
     "spadit_accuracy": ("Accuracy", "How well genes were imputed that each slide measured but that were hidden from the model."),
     "spadit_quality": ("Data", "What went in: counts, genes, filters, and the genes that slide and reference share."),
-    "spadit_training": ("Training", "How the networks learned."),
+    "spadit_training": ("Training", "What imputed values are made of, and how the networks learned."),
     "spadit_methods": ("Methods", "What was done, with which settings and software."),
 }
 """Chapters of the report: id -> (name, description). Their order, and that of sections, is in assets/multiqc_config.yml."""
@@ -50,6 +50,7 @@ STEPS = ("READ", "QC", "PAIR", "SPLIT", "TRAIN", "IMPUTE", "EVALUATE")
 COLUMNS = (
     "sample", "status", "reason", "remedy", "step", "reference", "n_spots", "n_genes", "n_shared", "n_unmeasured", "n_scored",
     "median_pcc", "low", "high", "best_floor", "best_floor_pcc", "control_pcc", "ceiling_pcc", "coverage", "reliability_spearman",
+    "blend",
 )  # fmt: skip
 """Columns of slides.csv and fields of slides.json."""
 
@@ -162,6 +163,8 @@ def slide_rows(facts: Facts) -> list[dict]:
             row |= {"n_spots": facts.qc[sample].after.get("n_obs"), "n_genes": facts.qc[sample].after.get("n_genes")}
         if sample in facts.pairing:
             row |= {"n_shared": facts.pairing[sample].n_shared}
+        if sample in facts.training and (fit := words.spoken_of(facts.training[sample])):
+            row["blend"] = words.blend(fit["blend"])
         evaluation = facts.evaluation.get(sample)
         if evaluation:
             own = summary_row(evaluation) or {}
@@ -363,7 +366,8 @@ def accuracy_sections(facts: Facts, rows: list[dict]) -> list[dict]:
         "Median PCC by method",
         "Pearson correlation of imputed and measured values over spots, median over hidden genes. All methods saw the same genes, "
         "except the ceiling: a map fitted on the truth, which is not a competitor. It tells about how much a linear map of the visible "
-        "genes can say; where it is no higher than the others, the visible genes hold little of the hidden ones.",
+        "genes can say; where it is no higher than the others, the visible genes hold little of the hidden ones. Whether SpaDiT's values "
+        "come from its networks or from the coarse condition alone is told under 'What was trained'.",
         "table",
         {
             text(s): _without_empty({"status": status_of[s]} | {m: (summary_row(e, m) or {}).get("median_pcc") for m in methods})
@@ -596,79 +600,108 @@ def quality_sections(facts: Facts) -> list[dict]:
 
 
 def training_sections(facts: Facts) -> list[dict]:
-    """Training curves: all fits of a single slide, the evaluation fit of each of several; networks of a fit are averaged."""
-    samples = [s for s in facts.samples if s in facts.curves and len(facts.curves[s])]
-    if not samples:
+    """What the imputed values are made of, and training curves."""
+    return [*_trained(facts), *_curves(facts)]
+
+
+def _trained(facts: Facts) -> list[dict]:
+    """The table of what was trained, with the blend of the fit that the report speaks of."""
+    trained = {s: facts.training[s] for s in facts.samples if s in facts.training}
+    if not trained:
         return []
-    tabs = [("validation_pcc", "Validation PCC"), ("train_loss", "Training loss"), ("validation_loss", "Validation loss")]
-    data, labels = [], []
-    for column, name in tabs:
-        lines = {}
-        for s in samples:
-            table = facts.curves[s]
-            if column not in table:
-                continue
-            fits = list(dict.fromkeys(table["fit"]))
-            if len(samples) > 1:
-                fits = ["evaluation"] if "evaluation" in fits else fits[:1]
-            for fit in fits:
-                curve = training.curve(table, fit, column)
-                if len(curve):
-                    # pairs, not a dict: MultiQC would sort a dict's keys as texts
-                    lines[text(s) if len(samples) > 1 else text(fit)] = [[int(k), round(float(v), 5)] for k, v in curve.items()]
-        if lines:
-            data.append(lines)
-            labels.append({"name": name, "ylab": name, "xlab": "Training step"})
-    if not data:
-        return []
-    what = "One line per fit." if len(samples) == 1 else "The evaluation fit of each slide; the other fits are in the slide's own report."
-    facts_table = {
+    spoken = {s: words.spoken_of(t) for s, t in trained.items()}
+    rows = {
         text(s): _without_empty(
             {
-                "preset": text(t.preset),
-                "device": text(t.device),
+                "blend": text(words.blend(spoken[s]["blend"])) if spoken[s] else None,
+                "used": sum(map(words.uses_networks, t.fits)),
                 "fits": len(t.fits),
+                "steps": text(words.steps(spoken[s])) if spoken[s] else None,
                 "weights": t.n_weights,
                 "minutes": None if t.seconds is None else t.seconds / 60,
+                "device": text(t.device),
+                "preset": text(t.preset),
             }
         )
-        for s, t in facts.training.items()
-        if s in facts.samples
+        for s, t in trained.items()
     }
-    sections = [
+    if len(trained) == 1:
+        (only,) = trained.values()
+        said = " ".join(filter(None, (words.blend_sentence(only), words.left_out_sentence(only))))
+    else:
+        fits = [fit for fit in spoken.values() if fit]
+        tried = [fit for fit in fits if fit["best_step"] and "coarse" in fit["blend"]]
+        alone = sum(not words.uses_networks(fit) for fit in tried)
+        share = f"{words.count(alone)} of {words.plural(len(tried), 'slide')}"
+        said = f"On {share} the networks added nothing: the coarse condition alone is used." if tried else ""
+    explained = (
+        "What imputed values are made of: the coarse condition (a weighted sum of simple maps, no network), and what diffusion networks "
+        "add to it where that helps visible genes imputed as if hidden."
+    )
+    return [
+        _section(
+            "spadit_training_facts",
+            "spadit_training",
+            "What was trained",
+            f"{explained} <strong>{text(said)}</strong> Of several fits (one for the test genes, one per fold of the cross-fitting, one "
+            "for delivery where there are genes to impute) the table shows that for delivery, or else that for the test genes.",
+            "table",
+            rows,
+            headers={
+                "blend": {"title": "Imputed with", "description": "Parts of the model and their weights", "scale": False},
+                "used": _whole("Fits with networks", "Fits in which the networks gained something and are used"),
+                "fits": _whole("Fits", "Number of fits"),
+                "steps": {"title": "Training steps", "description": "Steps of the final networks, by kind", "scale": False},
+                "weights": _whole("Weights", "Weights of all networks of a fit"),
+                "minutes": {"title": "Time", "description": "Training time", "suffix": " min", "format": "{:,.1f}", "scale": False},
+                "device": {"title": "Device", "description": "What it was trained on", "scale": False},
+                "preset": {"title": "Preset", "description": "Set of model settings", "scale": False},
+            },
+            pconfig={"id": "spadit_training_table", "title": "Training", "col1_header": "Slide", "no_violin": True},
+        )
+    ]
+
+
+def _curves(facts: Facts) -> list[dict]:
+    """Curves, a tab per kind of network and measure: all fits of a single slide, of several slides the fit that the report speaks of."""
+    samples = [s for s in facts.samples if s in facts.curves and len(facts.curves[s])]
+    data, labels = [], []
+    for mode in words.MODES:
+        for column, name in (("validation_pcc", "validation PCC"), ("train_loss", "training loss")):
+            lines = {}
+            for s in samples:
+                table = facts.curves[s]
+                if column not in table or mode not in training.modes(table):
+                    continue
+                fits = list(dict.fromkeys(table["fit"]))
+                for fit in [words.chosen_fit(fits)] if len(samples) > 1 else fits:
+                    curve = training.curve(table, fit, mode, column)
+                    if len(curve):
+                        # pairs, not a dict: MultiQC would sort a dict's keys as texts
+                        points = [[int(k), round(float(v), 5)] for k, v in curve.items()]
+                        lines[text(s) if len(samples) > 1 else text(fit.replace("_", " "))] = points
+            if lines:
+                data.append(lines)
+                label = f"{words.part(mode)}: {name}"
+                labels.append({"name": label[0].upper() + label[1:], "ylab": name[0].upper() + name[1:], "xlab": "Training step"})
+    if not data:
+        return []
+    what = "One line per fit" if len(samples) == 1 else "One line per slide: its fit for delivery, or else for the test genes"
+    return [
         _section(
             "spadit_curves",
             "spadit_training",
             "Training curves",
-            f"{what} Validation genes choose when training stops; hidden genes take no part.",
+            f"{what}, mean over its networks, where one that has stopped counts with its last value. Validation PCC is that of visible "
+            "genes which were kept from the network; a token network is scored together with the coarse condition that it corrects, a "
+            "whole-slide network alone. It chooses when training stops; hidden genes take no part.",
             "linegraph",
             data if len(data) > 1 else data[0],
-            pconfig={"id": "spadit_curves_plot", "title": "SpaDiT: training", "xlab": "Training step", "ylab": labels[0]["name"]}
+            pconfig={"id": "spadit_curves_plot", "title": "SpaDiT: training", "xlab": "Training step", "ylab": labels[0]["ylab"]}
             | ({"showlegend": True} if max(map(len, data)) <= FEW else {})
             | ({"data_labels": labels} if len(data) > 1 else {}),
         )
     ]
-    if facts_table:
-        sections.append(
-            _section(
-                "spadit_training_facts",
-                "spadit_training",
-                "What was trained",
-                "Fits per slide: one for the test genes, one per fold of the cross-fitting, and one for delivery where there are "
-                "genes to impute.",
-                "table",
-                facts_table,
-                headers={
-                    "preset": {"title": "Preset", "description": "Set of model settings", "scale": False},
-                    "device": {"title": "Device", "description": "What it was trained on", "scale": False},
-                    "fits": _whole("Fits", "Number of fits"),
-                    "weights": _whole("Weights", "Weights of one network"),
-                    "minutes": {"title": "Time", "description": "Training time", "suffix": " min", "format": "{:,.1f}", "scale": False},
-                },
-                pconfig={"id": "spadit_training_table", "title": "Training", "col1_header": "Slide", "no_violin": True},
-            )
-        )
-    return sections
 
 
 def read_versions(path: str | Path) -> dict[str, dict[str, str]]:

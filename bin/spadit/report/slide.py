@@ -182,6 +182,14 @@ def qc_table(qc: QualityControl) -> list[tuple[str, str, str]]:
     return [(name, show(qc.before.get(key)), show(qc.after.get(key))) for key, name, show in names if qc.before.get(key) is not None]
 
 
+def part_times(training: Training) -> list[tuple[str, float]]:
+    """(part of the model, seconds over all fits), in the order they are made; what took no second is left out."""
+    order = ("coarse", *words.MODES, "trust")
+    seconds = {name: sum(fit.get("seconds_per_part", {}).get(name) or 0 for fit in training.fits) for name in order}
+    names = {"coarse": "simple maps", "trust": "reliability"}  # the maps are made where no coarse condition is, too
+    return [(names.get(name, words.part(name)), value) for name, value in seconds.items() if value >= 0.5]
+
+
 def _parsed(recorded) -> dict:
     """A dict that was stored as such or as a JSON text."""
     if isinstance(recorded, str):
@@ -259,7 +267,11 @@ def _context(facts: SlideFacts) -> dict:
         "reasons": reasons,
         "platform": "" if platform == "h5ad" else platform,  # a file format says nothing about the technology
         "training": facts.training,
-        "show_validation": any(fit.get("n_validation") is not None for fit in facts.training.fits),
+        "blend_sentence": words.blend_sentence(facts.training),
+        "left_out_sentence": words.left_out_sentence(facts.training),
+        "has_coarse": any("coarse" in fit["blend"] for fit in facts.training.fits),
+        "modes": [mode for mode in words.MODES if any(mode in fit["best_step"] for fit in facts.training.fits)],
+        "part_times": part_times(facts.training),
         "genes": genes,
         "left_out": left_out,
         "figures": {
