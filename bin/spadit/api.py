@@ -447,7 +447,7 @@ def choose_blend(parts: dict[str, np.ndarray], y: np.ndarray, seed: int, n_folds
 
     Every subset of the parts that holds the coarse condition is fitted by least squares (ridge 1e-3) to visible genes, each imputed as if
     hidden, and scored by cross-validation over genes. The best one is taken when it gains anything over the coarse
-    condition alone; otherwise the coarse condition it is. Weights below 0 are not accepted: a network that is worth something adds.
+    condition alone; otherwise the coarse condition it is. Only weights above 0 are accepted: a network that is worth something adds.
 
     Parameters
     ----------
@@ -486,7 +486,7 @@ def choose_blend(parts: dict[str, np.ndarray], y: np.ndarray, seed: int, n_folds
     best, chosen = 0.0, [first]
     for size in range(1, len(others) + 1):
         for more in itertools.combinations(others, size):
-            if weights(everything, [first, *more]).min() < 0:
+            if weights(everything, [first, *more]).min() <= 0:  # 0: it says nothing, e.g. of too few genes to train in folds
                 continue
             gain = alone - losses([first, *more])
             if gain.mean() > best:
