@@ -94,6 +94,8 @@ class SpaDiT:
                 raise SpaditError(f"Unknown modes: {', '.join(wrong)}.", f"Use some of: {', '.join(MODES)}.")
         self.preset, self.seed = preset, seed
         self.settings = dataclasses.replace(PRESETS[preset], **settings)
+        if not self.settings.coarse and self.settings.modes != ("whole_slide",):
+            raise SpaditError("Only the whole-slide mode can do without the coarse condition.", "Set modes=('whole_slide',), or coarse=True.")
         self.device = choose_device(device)
         self._fitted: dict[str, FittedMode] | None = None
 
@@ -209,7 +211,7 @@ class SpaDiT:
 
     def _modes(self) -> list[str]:
         """The modes that are trained on a slide of this size."""
-        small = len(self.spots) <= self.settings.max_whole_spots
+        small = len(self.spots) <= self.settings.max_whole_spots or not self.settings.coarse
         if "whole_slide" in self.settings.modes and not small:
             log.info("%d spots are more than max_whole_spots: the whole-slide mode is left out.", len(self.spots))
         return [name for name in self.settings.modes if name != "whole_slide" or small]
