@@ -438,7 +438,8 @@ def read_start(directory: str | Path, shape) -> dict[str, torch.Tensor]:
     content, tensors = read_model(directory)
     first = {key[len("token.0."):]: part for key, part in tensors.items() if key.startswith("token.0.")}
     settings = Settings(**content["settings"])
-    if not first or (settings.token_width, settings.token_depth, settings.n_heads) != (shape.width, shape.depth, shape.n_heads):
+    own = (settings.token_width, settings.token_depth, settings.n_heads, settings.backbone)
+    if not first or own != (shape.width, shape.depth, shape.n_heads, shape.backbone):
         raise InputError(f"The model in {directory} has no token network of this shape to start from.",
                          "Give a model that was trained with the same settings.")
     return first
