@@ -1,4 +1,4 @@
-"""The coarse maps against plain re-computations; no map of a gene knows the gene's own counts; the stack finds the weights that made the data."""
+"""The coarse maps against plain re-computations; no map of a gene knows its own counts; the stack finds the weights that made the data."""
 
 import numpy as np
 import pytest
