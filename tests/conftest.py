@@ -124,6 +124,15 @@ def make_pair():
 
 
 @pytest.fixture(scope="session")
+def tiny() -> dict:
+    """Settings of networks that are as small as they get and trained for a moment: for all but accuracy."""
+    return {
+        "width": 16, "depth": 1, "n_heads": 2, "n_reduced": 4, "token_width": 16, "token_depth": 1, "inner_folds": 3, "network_folds": 2,
+        "n_models": 1, "max_steps": 10, "validate_every": 5, "checkpoint_every": 5,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""
     return ROOT

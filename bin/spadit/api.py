@@ -94,6 +94,8 @@ class SpaDiT:
                 raise SpaditError(f"Unknown modes: {', '.join(wrong)}.", f"Use some of: {', '.join(MODES)}.")
         self.preset, self.seed = preset, seed
         self.settings = dataclasses.replace(PRESETS[preset], **settings)
+        if not self.settings.coarse and self.settings.modes != ("whole_slide",):
+            raise SpaditError("Only the whole-slide mode can do without the coarse condition.", "Set modes=('whole_slide',), or coarse=True.")
         self.device = choose_device(device)
         self._fitted: dict[str, FittedMode] | None = None
 
@@ -209,7 +211,7 @@ class SpaDiT:
 
     def _modes(self) -> list[str]:
         """The modes that are trained on a slide of this size."""
-        small = len(self.spots) <= self.settings.max_whole_spots
+        small = len(self.spots) <= self.settings.max_whole_spots or not self.settings.coarse
         if "whole_slide" in self.settings.modes and not small:
             log.info("%d spots are more than max_whole_spots: the whole-slide mode is left out.", len(self.spots))
         return [name for name in self.settings.modes if name != "whole_slide" or small]
@@ -436,7 +438,8 @@ def read_start(directory: str | Path, shape) -> dict[str, torch.Tensor]:
     content, tensors = read_model(directory)
     first = {key[len("token.0."):]: part for key, part in tensors.items() if key.startswith("token.0.")}
     settings = Settings(**content["settings"])
-    if not first or (settings.token_width, settings.token_depth, settings.n_heads) != (shape.width, shape.depth, shape.n_heads):
+    own = (settings.token_width, settings.token_depth, settings.n_heads, settings.backbone)
+    if not first or own != (shape.width, shape.depth, shape.n_heads, shape.backbone):
         raise InputError(f"The model in {directory} has no token network of this shape to start from.",
                          "Give a model that was trained with the same settings.")
     return first
@@ -447,7 +450,7 @@ def choose_blend(parts: dict[str, np.ndarray], y: np.ndarray, seed: int, n_folds
 
     Every subset of the parts that holds the coarse condition is fitted by least squares (ridge 1e-3) to visible genes, each imputed as if
     hidden, and scored by cross-validation over genes. The best one is taken when it gains anything over the coarse
-    condition alone; otherwise the coarse condition it is. Weights below 0 are not accepted: a network that is worth something adds.
+    condition alone; otherwise the coarse condition it is. Only weights above 0 are accepted: a network that is worth something adds.
 
     Parameters
     ----------
@@ -486,7 +489,7 @@ def choose_blend(parts: dict[str, np.ndarray], y: np.ndarray, seed: int, n_folds
     best, chosen = 0.0, [first]
     for size in range(1, len(others) + 1):
         for more in itertools.combinations(others, size):
-            if weights(everything, [first, *more]).min() < 0:
+            if weights(everything, [first, *more]).min() <= 0:  # 0: it says nothing, e.g. of too few genes to train in folds
                 continue
             gain = alone - losses([first, *more])
             if gain.mean() > best:

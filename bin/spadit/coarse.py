@@ -178,7 +178,7 @@ def principal_components(y: np.ndarray) -> np.ndarray:
     k = min(N_SPECTRAL, n - 1)
     if k < 1:
         return np.zeros((n, 0))
-    if n <= 4 * N_SPECTRAL:
+    if n <= 4 * N_SPECTRAL or not covariance.any():  # eigsh finds nothing to start from in zeros, as one spot gives
         return np.linalg.eigh(covariance)[1][:, ::-1][:, :k]
     _, vectors = eigsh(covariance, k, v0=np.ones(n))
     return vectors[:, ::-1]
