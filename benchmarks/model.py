@@ -43,7 +43,10 @@ def measure(folder: Path, preset: str, seed: int, max_spots: int, max_cells: int
     if prior.exists():  # made by benchmarks/trust.py: what other slides say of reliability, this one left out
         uncertainty.PRIOR = prior
     else:
-        print(f"{prior} isn't there (benchmarks/trust.py makes it): reliability starts from a prior that may have seen {folder.name}.", file=sys.stderr)
+        print(
+            f"{prior} isn't there (benchmarks/trust.py makes it): reliability starts from a prior that may have seen {folder.name}.",
+            file=sys.stderr,
+        )
     slide, reference = io.read(folder / "st.h5ad", "slide"), io.read(folder / "sc.h5ad", "reference")
     slide = slide[subsample(slide, max_spots, 0)].copy()
     reference = reference[subsample(reference, max_cells, 0)].copy()
@@ -59,12 +62,18 @@ def measure(folder: Path, preset: str, seed: int, max_spots: int, max_cells: int
         model = SpaDiT(preset, seed=0, device="cpu").fit(slide[:, visible], reference)
         imputed = model.impute(fold)
         seconds = time.perf_counter() - start
-        rows = pd.DataFrame({
-            "gene": fold, "method": f"SpaDiT {preset}", "pcc": pcc(true, imputed.X), "ssim": ssim(true, imputed.X),
-            "coverage": coverage(true, imputed.layers["lower"], imputed.layers["upper"]),
-            "reliability": imputed.var["reliability"].to_numpy(), "class": imputed.var["reliability_class"].to_numpy(),
-            "seconds": seconds / len(fold),
-        })  # fmt: skip
+        rows = pd.DataFrame(
+            {
+                "gene": fold,
+                "method": f"SpaDiT {preset}",
+                "pcc": pcc(true, imputed.X),
+                "ssim": ssim(true, imputed.X),
+                "coverage": coverage(true, imputed.layers["lower"], imputed.layers["upper"]),
+                "reliability": imputed.var["reliability"].to_numpy(),
+                "class": imputed.var["reliability_class"].to_numpy(),
+                "seconds": seconds / len(fold),
+            }
+        )
         for name in ("token", "whole_slide"):
             rows[f"weight_{name}"] = model.blend.get(name, 0.0)
         tables.append(rows)
@@ -105,21 +114,31 @@ def paired(table: pd.DataFrame, preset: str) -> str:
                 continue
             draws = np.random.default_rng(0).choice(d, (2000, len(d))).mean(1)
             low, high = np.quantile(draws, [0.025, 0.975])
-            lines.append(f"| {s} | {len(d):,} | {name} | {d.mean():+.3f} | {low:+.3f} to {high:+.3f} | {(d > 0).mean():.0%} | {wilcoxon(d).pvalue:.1e} |")
+            lines.append(
+                f"| {s} | {len(d):,} | {name} | {d.mean():+.3f} | {low:+.3f} to {high:+.3f} | {(d > 0).mean():.0%} "
+                f"| {wilcoxon(d).pvalue:.1e} |"
+            )
     return "\n".join(lines)
 
 
 def trust(table: pd.DataFrame, preset: str) -> str:
     """Coverage of the 90 % intervals, and what reliability is worth."""
-    lines = ["| slide | coverage | Spearman (reliability, PCC) | 'reliable' | of these PCC ≥ 0.3 | 'do not use' | of these PCC < 0.15 | weight of token, whole-slide | s per fit |", "|---" * 9 + "|"]
+    lines = [
+        "| slide | coverage | Spearman (reliability, PCC) | 'reliable' | of these PCC ≥ 0.3 | 'do not use' | of these PCC < 0.15 "
+        "| weight of token, whole-slide | s per fit |",
+        "|---" * 9 + "|",
+    ]
     own = table[table["method"] == f"SpaDiT {preset}"]
     for s, part in own.groupby("slide"):
         rank = np.mean([spearmanr(p["reliability"], p["pcc"])[0] for _, p in part.groupby("seed")])
         good, bad = part[part["class"] == "reliable"], part[part["class"] == "do not use"]
         share = lambda x: "–" if not len(x) else f"{x.mean():.0%}"  # noqa: E731
         seconds = part.groupby("seed")["seconds"].sum().mean() / 5
-        lines.append(f"| {s} | {part['coverage'].mean():.3f} | {rank:.2f} | {len(good) / len(part):.0%} | {share(good['pcc'] >= 0.3)} | "
-                     f"{len(bad) / len(part):.0%} | {share(bad['pcc'] < 0.15)} | {part['weight_token'].mean():.2f}, {part['weight_whole_slide'].mean():.2f} | {seconds:.0f} |")  # fmt: skip
+        lines.append(
+            f"| {s} | {part['coverage'].mean():.3f} | {rank:.2f} | {len(good) / len(part):.0%} | {share(good['pcc'] >= 0.3)} | "
+            f"{len(bad) / len(part):.0%} | {share(bad['pcc'] < 0.15)} "
+            f"| {part['weight_token'].mean():.2f}, {part['weight_whole_slide'].mean():.2f} | {seconds:.0f} |"
+        )
     return "\n".join(lines)
 
 

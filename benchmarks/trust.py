@@ -3,9 +3,9 @@
 
     python benchmarks/trust.py [FOLDER]
 
-Every slide's genes are imputed as if hidden (inner folds, coarse condition). Facts and PCCs are standardised within the slide, and one ridge
-regression joins the slides, each with the same weight. Printed is what it is worth on each slide when that slide is left out; these left-out
-priors go to benchmarks/results/, where benchmarks/model.py takes them from, so that no slide is scored with a prior that has seen it.
+Every slide's genes are imputed as if hidden (inner folds, coarse condition). Facts and PCCs are standardised within the slide, and one
+ridge regression joins the slides, each with the same weight. Printed is what it is worth on each slide when that slide is left out; these
+left-out priors go to benchmarks/results/, where benchmarks/model.py takes them from: no slide is scored with a prior that has seen it.
 """
 
 from __future__ import annotations

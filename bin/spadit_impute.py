@@ -26,8 +26,18 @@ def work(args):
             print(f"{args.id}: {done:,} of {total:,} genes imputed; about {left:.0f} s left", file=sys.stderr, flush=True)
 
     with finished(args.output) as path:
-        impute(io.load(args.slide, "slide"), io.load(args.reference, "reference"), Split.from_json(args.split), args.model, path,
-               Training.from_json(args.training), args.device, args.draws, args.counts, report)  # fmt: skip
+        impute(
+            io.load(args.slide, "slide"),
+            io.load(args.reference, "reference"),
+            Split.from_json(args.split),
+            args.model,
+            path,
+            Training.from_json(args.training),
+            args.device,
+            args.draws,
+            args.counts,
+            report,
+        )
 
 
 def main() -> int:

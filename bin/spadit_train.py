@@ -23,8 +23,12 @@ def work(args):
     def report(fit, done, total):
         left = (time.monotonic() - start) / done * (total - done)
         blend = " + ".join(f"{weight:.2f} {name.replace('_', '-')}" for name, weight in fit["blend"].items())
-        print(f"{args.id}: {done} of {total} models trained; {fit['name']}: {fit['n_visible']} genes, median PCC {fit['validation_pcc']:.3f} "
-              f"({blend}); about {left:.0f} s left", file=sys.stderr, flush=True)  # fmt: skip
+        print(
+            f"{args.id}: {done} of {total} models trained; {fit['name']}: {fit['n_visible']} genes, median PCC {fit['validation_pcc']:.3f} "
+            f"({blend}); about {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
 
     settings = {name: getattr(args, name) for name in ("max_steps", "n_models") if getattr(args, name) is not None}
     with finished(args.output) as directory, finished(args.curves) as curves, finished(args.facts) as facts:
@@ -33,8 +37,20 @@ def work(args):
             training = Training.from_json(f"{args.trained}/{args.id}.training.json")
             table = pd.read_csv(f"{args.trained}/{args.id}.curves.csv")
         else:
-            training, table = train(io.load(args.slide, "slide"), io.load(args.reference, "reference"), split, directory, args.preset, args.seed, args.device,
-                                    args.threads, report, args.start, args.checkpoint, **settings)  # fmt: skip
+            training, table = train(
+                io.load(args.slide, "slide"),
+                io.load(args.reference, "reference"),
+                split,
+                directory,
+                args.preset,
+                args.seed,
+                args.device,
+                args.threads,
+                report,
+                args.start,
+                args.checkpoint,
+                **settings,
+            )
         table.to_csv(curves, index=False)
         training.to_json(facts)
 
@@ -49,7 +65,9 @@ def main() -> int:
     p.add_argument("--device", default="auto", help="auto, cpu or cuda")
     p.add_argument("--max-steps", type=int, help="train each network for at most this many steps")
     p.add_argument("--n-models", type=int, help="networks of each mode to average")
-    p.add_argument("--trained", help="folder with model, <id>.training.json and <id>.curves.csv of an earlier run, taken instead of training")
+    p.add_argument(
+        "--trained", help="folder with model, <id>.training.json and <id>.curves.csv of an earlier run, taken instead of training"
+    )
     p.add_argument("--start", help="folder of a saved model whose token network training starts from")
     p.add_argument("--checkpoint", help="folder that outlives the task: a training that was killed goes on from there")
     p.add_argument("--output", required=True, help="directory for the models")

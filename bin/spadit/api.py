@@ -23,7 +23,7 @@ from spadit.errors import InputError, SpaditError, TrainingError
 from spadit.files import write_text
 from spadit.metrics import morans_i, neighbours, pcc
 from spadit.modes import WINDOW, FittedMode, Token, WholeSlide, cut_windows, fit_mode
-from spadit.preprocess import log_normalise, zscore
+from spadit.preprocess import log_normalise
 from spadit.reference import Reference
 from spadit.scale import Scale, crossfitted_scale, to_expression
 from spadit.settings import MODES, PRESETS, Settings
@@ -36,8 +36,11 @@ FACTS = (*coarse.SCALARS, "SD of the map", "Moran's I of the map", "agreement of
 """What reliability is read from."""
 BLOCK = 1 << 26
 """Spots × genes × maps that are imputed at once."""
-ARRAYS = {"stack": ("weights", "correction", "centre", "spread", "shared"), "scale": ("coefficients", "bounds"),
-          "trust": ("centre", "spread", "coefficients")}  # fmt: skip
+ARRAYS = {
+    "stack": ("weights", "correction", "centre", "spread", "shared"),
+    "scale": ("coefficients", "bounds"),
+    "trust": ("centre", "spread", "coefficients"),
+}
 
 
 def choose_device(device: str) -> str:
@@ -52,8 +55,10 @@ def choose_device(device: str) -> str:
     if device == "auto":
         return "cuda" if available else "cpu"
     if device == "cuda" and not available:
-        raise SpaditError("A GPU was asked for (--device cuda) but torch finds none it can use.",
-                          "Check the driver with nvidia-smi and the container's GPU option, or use --device auto.")
+        raise SpaditError(
+            "A GPU was asked for (--device cuda) but torch finds none it can use.",
+            "Check the driver with nvidia-smi and the container's GPU option, or use --device auto.",
+        )
     if device not in ("cpu", "cuda"):
         raise SpaditError(f"Unknown device '{device}'.", "Use auto, cpu or cuda.")
     return device
@@ -95,14 +100,23 @@ class SpaDiT:
         self.preset, self.seed = preset, seed
         self.settings = dataclasses.replace(PRESETS[preset], **settings)
         if not self.settings.coarse and self.settings.modes != ("whole_slide",):
-            raise SpaditError("Only the whole-slide mode can do without the coarse condition.", "Set modes=('whole_slide',), or coarse=True.")
+            raise SpaditError(
+                "Only the whole-slide mode can do without the coarse condition.", "Set modes=('whole_slide',), or coarse=True."
+            )
         self.device = choose_device(device)
         self._fitted: dict[str, FittedMode] | None = None
 
     # ---- fitting -----------------------------------------------------------------------------------------------------
 
-    def fit(self, slide: anndata.AnnData, reference: anndata.AnnData | Reference, n_steps: int | None = None,
-            start: str | Path | None = None, checkpoint: str | Path | None = None, report: Callable[[dict], None] | None = None) -> SpaDiT:
+    def fit(
+        self,
+        slide: anndata.AnnData,
+        reference: anndata.AnnData | Reference,
+        n_steps: int | None = None,
+        start: str | Path | None = None,
+        checkpoint: str | Path | None = None,
+        report: Callable[[dict], None] | None = None,
+    ) -> SpaDiT:
         """Learn from every gene of ``slide`` that ``reference`` has. A gene to be hidden must not be in ``slide``.
 
         Parameters
@@ -110,8 +124,8 @@ class SpaDiT:
         slide
             Spots × genes, raw counts in ``layers['counts']``, places in ``obsm['spatial']``. Library sizes come from these genes alone.
         reference
-            Cells × genes, raw counts in ``layers['counts']``; ``var['highly_variable']``, if there, names the genes that say which cells are
-            alike and that the condition ψ is made from.
+            Cells × genes, raw counts in ``layers['counts']``; ``var['highly_variable']``, if there, names the genes that say which
+            cells are alike and that the condition ψ is made from.
         n_steps
             Train networks for this long and choose nothing.
         start
@@ -129,7 +143,7 @@ class SpaDiT:
         begun = time.perf_counter()
         s = self.settings
         self._prepare(slide, reference)
-        n_genes, n_spots = len(self.genes), len(self.spots)
+        n_genes = len(self.genes)
         if n_genes < 2:
             raise TrainingError(f"The slide and the reference share {n_genes} genes; at least 2 are needed to train.")
         rows = self._rows(n_genes)
@@ -137,8 +151,9 @@ class SpaDiT:
         self.penalty = coarse.choose_penalty(self._spots.y[rows], self._correlations[0])
         self._mapper = None
         n_folds = s.inner_folds if n_genes >= coarse.MIN_GENES else 2 * s.inner_folds  # a fold should not take much of a small panel
-        inner = coarse.inner_folds(self._counts, rows, self._neighbours, self._views, self._correlations, statistics, self.penalty, n_folds,
-                                   self.seed)  # fmt: skip
+        inner = coarse.inner_folds(
+            self._counts, rows, self._neighbours, self._views, self._correlations, statistics, self.penalty, n_folds, self.seed
+        )
         self._stack, base = coarse.Stack.fit(inner.maps, inner.y, inner.scalars, self.seed)
         map_scale = coarse.gene_scale(inner.maps)
         seconds = {"coarse": time.perf_counter() - begun}
@@ -248,16 +263,16 @@ class SpaDiT:
         genes
             Names in the reference that the model did not see on the slide.
         draws
-            Samples to keep beside the imputed values, in ``layers['draw_1']`` ...: from the diffusion of the token mode, their spread brought
-            to the error that is expected of the gene.
+            Samples to keep beside the imputed values, in ``layers['draw_1']`` ...: from the diffusion of the token mode, their spread
+            brought to the error that is expected of the gene.
         counts
             Add ``layers['counts']``: the expected counts, exp(X) - 1 brought back to the spot's total over the visible genes.
 
         Returns
         -------
         AnnData
-            Spots (in the slide's order) × genes. ``X``: imputed values, log-normalised scale. ``layers['sd'|'lower'|'upper']``: expected error
-            and 90 % interval. ``var``: ``reliability`` (the PCC to be expected) and ``reliability_class``.
+            Spots (in the slide's order) × genes. ``X``: imputed values, log-normalised scale. ``layers['sd'|'lower'|'upper']``: expected
+            error and 90 % interval. ``var``: ``reliability`` (the PCC to be expected) and ``reliability_class``.
 
         Raises
         ------
@@ -269,18 +284,23 @@ class SpaDiT:
         layers = {name: np.concatenate([arrays[name] for _, arrays in blocks], axis=1) for name in (blocks[0][1] if blocks else {})}
         names = np.array(self.spots)[self._given_order]
         x = layers.pop("X", np.zeros((len(names), 0), dtype=np.float32))
-        return anndata.AnnData(X=x, obs=pd.DataFrame(index=names), var=var, layers=layers,
-                               obsm={"spatial": self._coordinates[self._given_order]})  # fmt: skip
+        return anndata.AnnData(
+            X=x, obs=pd.DataFrame(index=names), var=var, layers=layers, obsm={"spatial": self._coordinates[self._given_order]}
+        )
 
-    def impute_blocks(self, genes: Sequence[str], draws: int = 0, counts: bool = False) -> Iterator[tuple[pd.DataFrame, dict[str, np.ndarray]]]:
-        """As :meth:`impute`, some genes at a time, so that memory doesn't grow with their number: yields (var, arrays) with 'X' and layers."""
+    def impute_blocks(
+        self, genes: Sequence[str], draws: int = 0, counts: bool = False
+    ) -> Iterator[tuple[pd.DataFrame, dict[str, np.ndarray]]]:
+        """As :meth:`impute`, some genes at a time, so that memory doesn't grow with their number: yields (var, 'X' and layers)."""
         if self._fitted is None:
             raise TrainingError("The model isn't trained.", "Call fit() or load() first.")
         genes = list(genes)
         seen = sorted(set(genes) & set(self.genes))
         if seen:
-            raise InputError(f"{len(seen)} genes are visible to this model, e.g. {', '.join(seen[:5])}.",
-                             "Leave them out of the slide that it is fitted on, and they are imputed as hidden ones.")
+            raise InputError(
+                f"{len(seen)} genes are visible to this model, e.g. {', '.join(seen[:5])}.",
+                "Leave them out of the slide that it is fitted on, and they are imputed as hidden ones.",
+            )
         if draws and "token" not in self._fitted:
             raise SpaditError("Draws come from the token mode, which this model lacks.", "Fit it with modes=('token', ...).")
         missing = [gene for gene in genes if gene not in self.reference.statistics.index]
@@ -296,8 +316,9 @@ class SpaDiT:
         for first in range(0, len(genes), step):
             yield self._impute_some(genes[first : first + step], rows, learn, modes, needs_maps, draws, counts)
 
-    def _impute_some(self, genes: list[str], rows: np.ndarray, learn: coarse.Spots, modes: dict, needs_maps: bool, draws: int,
-                     counts: bool) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    def _impute_some(
+        self, genes: list[str], rows: np.ndarray, learn: coarse.Spots, modes: dict, needs_maps: bool, draws: int, counts: bool
+    ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         cells = self.reference.vectors(genes, self.genes)
         targets = self._mapper.targets([coarse.correlation(a, b) for a, b in zip(self._views, cells, strict=True)], cells)
         statistics = self._statistics(genes)
@@ -318,8 +339,12 @@ class SpaDiT:
         expected = self._trust.expected_pcc(facts)
         half, error = self._trust.widths(expected, sd)
         values = to_expression(z, mean, sd)
-        arrays = {"X": values, "sd": np.broadcast_to(error.astype(np.float32), values.shape),
-                  "lower": np.maximum(values - half, 0).astype(np.float32), "upper": (values + half).astype(np.float32)}
+        arrays = {
+            "X": values,
+            "sd": np.broadcast_to(error.astype(np.float32), values.shape),
+            "lower": np.maximum(values - half, 0).astype(np.float32),
+            "upper": (values + half).astype(np.float32),
+        }
         for i in range(draws):
             network = self._fitted["token"].networks[i % len(self._fitted["token"].networks)]
             deviation = modes["token"].draw(network, maps, known, self.seed + 1000 + i) - parts["token"]
@@ -338,10 +363,14 @@ class SpaDiT:
         each part), seconds (per part), n_weights."""
         fitted = self._fitted.values()
         return {
-            "n_visible": len(self.genes), "best_step": {name: f.n_steps for name, f in self._fitted.items()},
-            "validation_pcc": self._score, "blend": self.blend, "seconds": self.seconds["total"], "seconds_per_part": self.seconds,
+            "n_visible": len(self.genes),
+            "best_step": {name: f.n_steps for name, f in self._fitted.items()},
+            "validation_pcc": self._score,
+            "blend": self.blend,
+            "seconds": self.seconds["total"],
+            "seconds_per_part": self.seconds,
             "n_weights": sum(p.numel() for f in fitted for network in f.networks for p in network.parameters()),
-        }  # fmt: skip
+        }
 
     @property
     def curve(self) -> pd.DataFrame:
@@ -353,19 +382,33 @@ class SpaDiT:
         """Weights as safetensors, everything else as JSON."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        tensors = {f"{name}.{i}.{key}": part.contiguous() for name, f in self._fitted.items() for i, network in enumerate(f.networks)
-                   for key, part in network.state_dict().items()}  # fmt: skip
+        tensors = {
+            f"{name}.{i}.{key}": part.contiguous()
+            for name, f in self._fitted.items()
+            for i, network in enumerate(f.networks)
+            for key, part in network.state_dict().items()
+        }
         for owner, names in ARRAYS.items():
             tensors |= {f"{owner}.{name}": torch.from_numpy(np.array(getattr(getattr(self, f"_{owner}"), name))) for name in names}
         save_file(tensors, directory / "weights.safetensors")
         content = {
-            "kind": "spadit_model", "version": FORMAT_VERSION, "preset": self.preset, "seed": self.seed,
-            "settings": dataclasses.asdict(self.settings), "genes": self.genes, "spots": self.spots, "cells": self.reference.cells,
-            "counts_sha256": self._checksum(), "penalty": self.penalty, "blend": self.blend, "score": self._score, "seconds": self.seconds,
+            "kind": "spadit_model",
+            "version": FORMAT_VERSION,
+            "preset": self.preset,
+            "seed": self.seed,
+            "settings": dataclasses.asdict(self.settings),
+            "genes": self.genes,
+            "spots": self.spots,
+            "cells": self.reference.cells,
+            "counts_sha256": self._checksum(),
+            "penalty": self.penalty,
+            "blend": self.blend,
+            "score": self._score,
+            "seconds": self.seconds,
             "trust": {name: getattr(self._trust, name) for name in ("mean", "error", "quantile", "rms")},
             "modes": {name: {"n_networks": len(f.networks), "n_steps": f.n_steps, "score": f.score} for name, f in self._fitted.items()},
             "weights_sha256": hashlib.sha256((directory / "weights.safetensors").read_bytes()).hexdigest(),
-        }  # fmt: skip
+        }
         write_text(directory / "model.json", json.dumps(content, indent=1) + "\n")
 
     def _checksum(self) -> str:
@@ -385,12 +428,16 @@ class SpaDiT:
         model = cls(content["preset"], content["seed"], device, **content["settings"])
         absent = sorted(set(content["genes"]) - set(slide.var_names))
         if absent or set(content["spots"]) != set(slide.obs_names):
-            raise InputError(f"The model in {directory} was fitted on another slide: its spots or genes differ.",
-                             "Give the slide that the model was fitted on.")
+            raise InputError(
+                f"The model in {directory} was fitted on another slide: its spots or genes differ.",
+                "Give the slide that the model was fitted on.",
+            )
         model._prepare(slide[:, content["genes"]], reference, content["cells"])
         if model.genes != content["genes"] or model._checksum() != content["counts_sha256"]:
-            raise InputError(f"The model in {directory} was fitted on other counts than this slide's.",
-                             "Give the slide and reference that the model was fitted on, or train again.")
+            raise InputError(
+                f"The model in {directory} was fitted on other counts than this slide's.",
+                "Give the slide and reference that the model was fitted on, or train again.",
+            )
         model.penalty, model.blend, model._score, model.seconds = content["penalty"], content["blend"], content["score"], content["seconds"]
         arrays = {owner: {name: tensors[f"{owner}.{name}"].numpy() for name in names} for owner, names in ARRAYS.items()}
         model._stack, model._scale = coarse.Stack(**arrays["stack"]), Scale(**arrays["scale"])
@@ -400,7 +447,7 @@ class SpaDiT:
             mode, networks = model._mode(name), []
             for i in range(facts["n_networks"]):
                 network, prefix = mode.build(0), f"{name}.{i}."
-                network.load_state_dict({key[len(prefix):]: part for key, part in tensors.items() if key.startswith(prefix)})
+                network.load_state_dict({key[len(prefix) :]: part for key, part in tensors.items() if key.startswith(prefix)})
                 networks.append(network.eval())
             model._fitted[name] = FittedMode(networks, np.zeros((0, 0)), facts["n_steps"], facts["score"], [])
         return model
@@ -436,12 +483,14 @@ def read_start(directory: str | Path, shape) -> dict[str, torch.Tensor]:
         When the model has none, or its network is of another shape.
     """
     content, tensors = read_model(directory)
-    first = {key[len("token.0."):]: part for key, part in tensors.items() if key.startswith("token.0.")}
+    first = {key[len("token.0.") :]: part for key, part in tensors.items() if key.startswith("token.0.")}
     settings = Settings(**content["settings"])
     own = (settings.token_width, settings.token_depth, settings.n_heads, settings.backbone)
     if not first or own != (shape.width, shape.depth, shape.n_heads, shape.backbone):
-        raise InputError(f"The model in {directory} has no token network of this shape to start from.",
-                         "Give a model that was trained with the same settings.")
+        raise InputError(
+            f"The model in {directory} has no token network of this shape to start from.",
+            "Give a model that was trained with the same settings.",
+        )
     return first
 
 

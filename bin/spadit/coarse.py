@@ -229,11 +229,20 @@ def gene_scale(maps: np.ndarray) -> np.ndarray:
     return maps.std(0)
 
 
-AGREEMENT = [MAPS.index(name) for name in ("ridge, cells", "rbf, cells", "correlation, cells", "nearest, cells", "ridge, averaged", "nearest, averaged")]
+AGREEMENT = [
+    MAPS.index(name)
+    for name in ("ridge, cells", "rbf, cells", "correlation, cells", "nearest, cells", "ridge, averaged", "nearest, averaged")
+]
 SCALARS = (
-    "reference mean", "reference SD", "detection", *(f"agreement of {MAPS[i]}" for i in AGREEMENT), "SD of the mean map",
-    "agreement with the mean", "highest correlation", "top 5 correlations",
-)  # fmt: skip
+    "reference mean",
+    "reference SD",
+    "detection",
+    *(f"agreement of {MAPS[i]}" for i in AGREEMENT),
+    "SD of the mean map",
+    "agreement with the mean",
+    "highest correlation",
+    "top 5 correlations",
+)
 """What is known of a gene without its measured values."""
 
 
@@ -252,10 +261,17 @@ def gene_scalars(maps: np.ndarray, targets: Targets, statistics: np.ndarray) -> 
     mean_map = chosen.mean(2)
     agreement = np.column_stack([pcc(mean_map, chosen[:, :, i]) for i in range(len(AGREEMENT))])
     overall = pcc(mean_map, np.ascontiguousarray(maps[:, :, MAPS.index("mean")]))
-    return np.column_stack([
-        np.log(statistics[:, 0] + 1e-3), np.log(statistics[:, 1] + 1e-3), statistics[:, 2], agreement, mean_map.std(0), overall,
-        targets.strongest,
-    ])  # fmt: skip
+    return np.column_stack(
+        [
+            np.log(statistics[:, 0] + 1e-3),
+            np.log(statistics[:, 1] + 1e-3),
+            statistics[:, 2],
+            agreement,
+            mean_map.std(0),
+            overall,
+            targets.strongest,
+        ]
+    )
 
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
@@ -311,7 +327,9 @@ class Stack:
                 own = np.flatnonzero(fold == k)
                 held.append((own, w, corrections))
                 for i, b in enumerate(corrections):
-                    losses[i] += _loss(gram[own], cross[own], w + features[own] @ b) - _loss(gram[own], cross[own], np.broadcast_to(w, (len(own), n_maps)))
+                    losses[i] += _loss(gram[own], cross[own], w + features[own] @ b) - _loss(
+                        gram[own], cross[own], np.broadcast_to(w, (len(own), n_maps))
+                    )
             if losses.min() < 0:
                 strength = int(losses.argmin())
                 stack.correction = _corrections(gram, cross, features, stack.weights, STRENGTHS[strength : strength + 1])[0]
@@ -375,8 +393,17 @@ class InnerFolds:
     y: np.ndarray
 
 
-def inner_folds(counts: sp.csr_matrix, rows: np.ndarray, neighbours: sp.csr_matrix, views: list[np.ndarray], correlations: list[np.ndarray],
-                statistics: np.ndarray, penalty: float, n_folds: int, seed: int) -> InnerFolds:
+def inner_folds(
+    counts: sp.csr_matrix,
+    rows: np.ndarray,
+    neighbours: sp.csr_matrix,
+    views: list[np.ndarray],
+    correlations: list[np.ndarray],
+    statistics: np.ndarray,
+    penalty: float,
+    n_folds: int,
+    seed: int,
+) -> InnerFolds:
     """Make the maps of every visible gene from the genes outside its fold; library sizes come from these, too.
 
     Parameters
@@ -405,8 +432,12 @@ def inner_folds(counts: sp.csr_matrix, rows: np.ndarray, neighbours: sp.csr_matr
         total = np.log1p(totals[inside])
         spread = total.std()
         views_seen = [z[:, seen] for z in views]
-        spots = Spots(y, local @ y_around, ((total - total.mean()) / (spread if spread > 1e-9 else 1)).astype(np.float32),
-                      [nearest_cells(y, z) for z in views_seen])  # fmt: skip
+        spots = Spots(
+            y,
+            local @ y_around,
+            ((total - total.mean()) / (spread if spread > 1e-9 else 1)).astype(np.float32),
+            [nearest_cells(y, z) for z in views_seen],
+        )
         mapper = Mapper(y, [c[np.ix_(seen, seen)] for c in correlations], penalty)
         targets = mapper.targets([c[np.ix_(seen, hidden)] for c in correlations], [z[:, hidden] for z in views])
         maps[:, hidden] = made = make_maps(spots, targets)

@@ -59,9 +59,20 @@ def plan_fits(split: Split) -> list[FitPlan]:
     return [plan for plan in plans if plan.imputes]
 
 
-def train(slide: anndata.AnnData, reference: anndata.AnnData, split: Split, directory: str | Path, preset: str = "default",
-          seed: int = 0, device: str = "auto", workers: int = 1, report: Callable[[dict, int, int], None] | None = None,
-          start: str | Path | None = None, checkpoint: str | Path | None = None, **settings) -> tuple[Training, pd.DataFrame]:
+def train(
+    slide: anndata.AnnData,
+    reference: anndata.AnnData,
+    split: Split,
+    directory: str | Path,
+    preset: str = "default",
+    seed: int = 0,
+    device: str = "auto",
+    workers: int = 1,
+    report: Callable[[dict, int, int], None] | None = None,
+    start: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    **settings,
+) -> tuple[Training, pd.DataFrame]:
     """Fit all models of a slide and save each to ``directory/<name>``.
 
     Parameters
@@ -113,14 +124,30 @@ def train(slide: anndata.AnnData, reference: anndata.AnnData, split: Split, dire
 
     facts = [results[plan.name][0] for plan in plans]
     training = Training(
-        sample=split.sample, preset=preset, device=device, parameters=dataclasses.asdict(model.settings) | {"seed": seed},
-        fits=facts, seconds=time.perf_counter() - begun, n_weights=facts[-1]["n_weights"],
-    )  # fmt: skip
+        sample=split.sample,
+        preset=preset,
+        device=device,
+        parameters=dataclasses.asdict(model.settings) | {"seed": seed},
+        fits=facts,
+        seconds=time.perf_counter() - begun,
+        n_weights=facts[-1]["n_weights"],
+    )
     return training, pd.concat([results[plan.name][1] for plan in plans], ignore_index=True)
 
 
-def fit_plan(plan: FitPlan, visible: anndata.AnnData, reference: Reference, directory: str, preset: str, seed: int, device: str,
-             settings: dict, start: str | None, checkpoint: str | None, sample: str) -> tuple[dict, pd.DataFrame]:
+def fit_plan(
+    plan: FitPlan,
+    visible: anndata.AnnData,
+    reference: Reference,
+    directory: str,
+    preset: str,
+    seed: int,
+    device: str,
+    settings: dict,
+    start: str | None,
+    checkpoint: str | None,
+    sample: str,
+) -> tuple[dict, pd.DataFrame]:
     """Fit and save one model. It is handed its visible genes only: what it doesn't have it can't leak."""
     shown = time.monotonic()
 
@@ -128,8 +155,12 @@ def fit_plan(plan: FitPlan, visible: anndata.AnnData, reference: Reference, dire
         nonlocal shown
         if time.monotonic() - shown > PROGRESS_EVERY:
             shown = time.monotonic()
-            print(f"{sample}: {plan.name}, {entry['mode']} network {entry['stage']} {entry['network']}: step {entry['step']} of at most "
-                  f"{entry['n_steps']}, about {entry['seconds_left']:.0f} s", file=sys.stderr, flush=True)  # fmt: skip
+            print(
+                f"{sample}: {plan.name}, {entry['mode']} network {entry['stage']} {entry['network']}: step {entry['step']} of at most "
+                f"{entry['n_steps']}, about {entry['seconds_left']:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
 
     folder = Path(checkpoint) / plan.name if checkpoint else None
     model = SpaDiT(preset, seed, device, **settings).fit(visible, reference, start=start, checkpoint=folder, report=progress)
@@ -152,16 +183,29 @@ def reuse(folder: str | Path, split: Split, directory: str | Path) -> None:
         try:
             genes = json.loads((source / "model.json").read_text(encoding="utf-8"))["genes"]
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"There is no model '{plan.name}' in {folder}.", "Give the folder 'model' of a slide of an earlier run.") from error
+            raise InputError(
+                f"There is no model '{plan.name}' in {folder}.", "Give the folder 'model' of a slide of an earlier run."
+            ) from error
         if sorted(genes) != sorted(plan.visible):
-            raise InputError(f"The model '{plan.name}' in {folder} saw other genes than this run's split lets it see.",
-                             "Use the same slide, --seed, --split_ratio and --folds as in the run that trained it, or train again.")
+            raise InputError(
+                f"The model '{plan.name}' in {folder} saw other genes than this run's split lets it see.",
+                "Use the same slide, --seed, --split_ratio and --folds as in the run that trained it, or train again.",
+            )
         shutil.copytree(source, Path(directory) / plan.name)
 
 
-def impute(slide: anndata.AnnData, reference: anndata.AnnData, split: Split, directory: str | Path, output: str | Path,
-           training: Training | None = None, device: str = "auto", draws: int = 0, counts: bool = False,
-           report: Callable[[int, int], None] | None = None) -> None:
+def impute(
+    slide: anndata.AnnData,
+    reference: anndata.AnnData,
+    split: Split,
+    directory: str | Path,
+    output: str | Path,
+    training: Training | None = None,
+    device: str = "auto",
+    draws: int = 0,
+    counts: bool = False,
+    report: Callable[[int, int], None] | None = None,
+) -> None:
     """Impute every gene with the model that may (see the module's text), and write ``output`` (h5ad) some genes at a time.
 
     The file holds spots × (shared genes in the slide's order, then unmeasured genes in the reference's order): the contract of
@@ -226,7 +270,9 @@ def impute(slide: anndata.AnnData, reference: anndata.AnnData, split: Split, dir
 def _dataset(file: h5py.File, name: str, shape: tuple[int, int]) -> h5py.Dataset:
     """A compressed array as anndata reads it, with a gene's spots side by side; what isn't written is NaN."""
     chunks = (max(1, min(shape[0], ROWS_PER_CHUNK)), 1) if shape[1] else None
-    made = file.create_dataset(name, shape, np.float32, chunks=chunks, compression="gzip", compression_opts=2, shuffle=True, fillvalue=np.nan)
+    made = file.create_dataset(
+        name, shape, np.float32, chunks=chunks, compression="gzip", compression_opts=2, shuffle=True, fillvalue=np.nan
+    )
     made.attrs["encoding-type"], made.attrs["encoding-version"] = "array", "0.2.0"
     return made
 

@@ -88,7 +88,7 @@ class WholeSlideSamples:
 
 @dataclasses.dataclass
 class TokenSamples:
-    """Windows of genes. ``target``: (spots, genes); ``maps``: (spots, genes, maps); ``place``: (spots, 8); ``scalars``: (genes, scalars)."""
+    """Windows of genes. ``target``: (spots, genes); ``maps``: (spots, genes, maps); ``place``: (spots, 8); ``scalars``: per gene."""
 
     target: Tensor
     maps: Tensor
@@ -151,8 +151,16 @@ class WholeSlide:
         """A fresh network, its weights drawn from the seed."""
         s = self.settings
         shape = NetworkSettings(
-            n_spots=self.n_spots, n_cells=self.whole.shape[1], n_condition_genes=len(self.whole), width=s.width, depth=s.depth,
-            n_heads=s.n_heads, n_reduced=s.n_reduced, condition=s.condition, concatenate=s.concatenate, backbone=s.backbone,
+            n_spots=self.n_spots,
+            n_cells=self.whole.shape[1],
+            n_condition_genes=len(self.whole),
+            width=s.width,
+            depth=s.depth,
+            n_heads=s.n_heads,
+            n_reduced=s.n_reduced,
+            condition=s.condition,
+            concatenate=s.concatenate,
+            backbone=s.backbone,
         )
         return seeded(seed, lambda: Network(shape))
 
@@ -198,13 +206,20 @@ class Token:
 
     def __init__(self, settings: Settings, coordinates: np.ndarray, n_maps: int, n_scalars: int, device: str):
         self.settings, self.device = settings, device
-        self.shape = TokenSettings(n_features=n_maps + 8, n_scalars=n_scalars, width=settings.token_width, depth=settings.token_depth,
-                                   n_heads=settings.n_heads, backbone=settings.backbone)  # fmt: skip
+        self.shape = TokenSettings(
+            n_features=n_maps + 8,
+            n_scalars=n_scalars,
+            width=settings.token_width,
+            depth=settings.token_depth,
+            n_heads=settings.n_heads,
+            backbone=settings.backbone,
+        )
         self.place = torch.from_numpy(positions(coordinates))
         self.windows = [torch.from_numpy(cut_windows(coordinates, order)) for order in range(ORDERS)]
 
-    def data(self, residual: np.ndarray, base: np.ndarray, maps: np.ndarray, scalars: np.ndarray, coordinates: np.ndarray,
-             rows: np.ndarray) -> None:
+    def data(
+        self, residual: np.ndarray, base: np.ndarray, maps: np.ndarray, scalars: np.ndarray, coordinates: np.ndarray, rows: np.ndarray
+    ) -> None:
         """What is trained on: what the coarse condition misses at the rows (spots that are learned from)."""
         self.y, self.base = residual + base, base
         self.target, self.maps = torch.from_numpy(residual), torch.from_numpy(maps)
@@ -243,11 +258,20 @@ class Token:
     def draw(self, network: nn.Module, maps: np.ndarray, scalars: np.ndarray, seed: int) -> np.ndarray:
         """One sample of what is added, (spots, genes), by DDIM from Gaussian noise."""
         generator = torch.Generator().manual_seed(seed)
-        return self._run([network], torch.from_numpy(maps), torch.from_numpy(scalars.astype(np.float32)), self.place, self.windows[:1], generator)
+        return self._run(
+            [network], torch.from_numpy(maps), torch.from_numpy(scalars.astype(np.float32)), self.place, self.windows[:1], generator
+        )
 
     @torch.no_grad()
-    def _run(self, networks: Sequence[nn.Module], maps: Tensor, scalars: Tensor, place: Tensor, windows: list[Tensor],
-             generator: torch.Generator | None = None) -> np.ndarray:
+    def _run(
+        self,
+        networks: Sequence[nn.Module],
+        maps: Tensor,
+        scalars: Tensor,
+        place: Tensor,
+        windows: list[Tensor],
+        generator: torch.Generator | None = None,
+    ) -> np.ndarray:
         s = self.settings
         diffusion = Diffusion(s.n_diffusion_steps, s.schedule, s.target).to(self.device)
         n_genes = maps.shape[1]
@@ -261,9 +285,14 @@ class Token:
                     spots = order[start : start + step]
                     features = token_features(maps[spots].permute(2, 0, 1, 3), place[spots]).to(self.device)
                     known = scalars.repeat_interleave(len(spots), 0).to(self.device)
-                    noise = torch.zeros(len(features), WINDOW) if generator is None else torch.randn(len(features), WINDOW, generator=generator)
-                    made = diffusion.sample(lambda x, t, n=network, f=features, k=known: n(x, t, f, k), noise.to(self.device),
-                                            "one_step" if generator is None else "ddim")  # fmt: skip
+                    noise = (
+                        torch.zeros(len(features), WINDOW) if generator is None else torch.randn(len(features), WINDOW, generator=generator)
+                    )
+                    made = diffusion.sample(
+                        lambda x, t, n=network, f=features, k=known: n(x, t, f, k),
+                        noise.to(self.device),
+                        "one_step" if generator is None else "ddim",
+                    )
                     part[spots.flatten().numpy()] = made.float().cpu().reshape(n_genes, -1).T.numpy()
                 total += part
             network.cpu()
@@ -292,8 +321,16 @@ class FittedMode:
     curve: list[dict]
 
 
-def fit_mode(mode: WholeSlide | Token, n_genes: int, rows: np.ndarray, seed: int, n_steps: int | None = None, start: dict | None = None,
-             checkpoint: Path | None = None, report: Callable[[dict], None] | None = None) -> FittedMode:
+def fit_mode(
+    mode: WholeSlide | Token,
+    n_genes: int,
+    rows: np.ndarray,
+    seed: int,
+    n_steps: int | None = None,
+    start: dict | None = None,
+    checkpoint: Path | None = None,
+    report: Callable[[dict], None] | None = None,
+) -> FittedMode:
     """Train a mode's networks.
 
     In each of a few folds over the visible genes a network learns from the others and stops where it imputes the fold best; what it says of
@@ -324,8 +361,9 @@ def fit_mode(mode: WholeSlide | Token, n_genes: int, rows: np.ndarray, seed: int
         if start:
             network.load_state_dict(start)
         folder = checkpoint / mode.name / f"{stage}_{number}" if checkpoint else None
-        trained = train_network(network, mode.samples(genes), s.training(mode.name), limit, seed + number, mode.device, score, folder, tell,
-                                s.n_devices)  # fmt: skip
+        trained = train_network(
+            network, mode.samples(genes), s.training(mode.name), limit, seed + number, mode.device, score, folder, tell, s.n_devices
+        )
         curve.extend({"mode": mode.name, "stage": stage, "network": number, **entry} for entry in trained.curve)
         return trained
 

@@ -32,7 +32,8 @@ class Reference:
     Parameters
     ----------
     reference
-        Cells × genes, raw counts in ``layers['counts']``; ``var['highly_variable']``, if there, names the genes that say which cells are alike.
+        Cells × genes, raw counts in ``layers['counts']``; ``var['highly_variable']``, if there, names the genes that say which
+        cells are alike.
     max_cells
         More cells than this are subsampled (seeded).
     cells

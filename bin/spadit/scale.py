@@ -16,7 +16,7 @@ class Scale:
 
     @classmethod
     def fit(cls, mean: np.ndarray, sd: np.ndarray, statistics: np.ndarray) -> Scale:
-        """``mean``, ``sd``: of the visible genes on the slide, (genes,); ``statistics``: mean, SD, detection in the reference, (genes, 3)."""
+        """``mean``, ``sd``: of visible genes on the slide, (genes,); ``statistics``: mean, SD, detection in the reference, (genes, 3)."""
         features = _features(statistics)
         penalty = np.eye(features.shape[1])
         penalty[0, 0] = 0

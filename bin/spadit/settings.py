@@ -82,11 +82,25 @@ class Settings:
 
 PRESETS = {
     "default": Settings(),
-    "fast": Settings(modes=("token",), inner_folds=4, network_folds=2, n_models=1, max_cells=2000, max_spots=2000, max_steps=60, patience=2),
+    "fast": Settings(
+        modes=("token",), inner_folds=4, network_folds=2, n_models=1, max_cells=2000, max_spots=2000, max_steps=60, patience=2
+    ),
     "accurate": Settings(inner_folds=10, network_folds=5, n_models=5, max_cells=8000, max_spots=8000, max_steps=400, patience=8),
     # the released code's hyperparameters, where they have a meaning in the model as published (predicts noise, Eq. 9)
     "paper": Settings(
-        modes=("whole_slide",), coarse=False, width=256, depth=16, n_heads=16, n_diffusion_steps=10, target="epsilon", sampler="ddpm",
-        share_from_noise=0.0, learning_rate=1e-4, max_steps=400, n_models=1, n_noise=1, max_whole_spots=1_000_000,
+        modes=("whole_slide",),
+        coarse=False,
+        width=256,
+        depth=16,
+        n_heads=16,
+        n_diffusion_steps=10,
+        target="epsilon",
+        sampler="ddpm",
+        share_from_noise=0.0,
+        learning_rate=1e-4,
+        max_steps=400,
+        n_models=1,
+        n_noise=1,
+        max_whole_spots=1_000_000,
     ),
 }

@@ -33,15 +33,17 @@ def load_prior(names: tuple[str, ...]) -> np.ndarray:
 class Trust:
     """Learned from visible genes that were imputed as if hidden.
 
-    The expected PCC of a gene is linear in facts that need no measurement of it (standardised over the visible genes): the slide's mean plus
-    what these facts meant on other slides, corrected by what they mean on this one (ridge, strength by leave-one-out).
+    The expected PCC of a gene is linear in facts that need no measurement of it (standardised over the visible genes): the slide's mean
+    plus what these facts meant on other slides, corrected by what they mean on this one (ridge, strength by leave-one-out).
 
     The 90 % interval of a gene is its value ± q · sd · √(2 (1 - expected PCC)), with sd the gene's expected SD: a map of the gene's own
     spread that correlates r with the truth errs by sd √(2 (1 - r)). q is split-conformal: 90 % of all (visible gene, spot) pairs lie
     within. Coverage is marginal: over spots and genes together, not for each gene alone.
     """
 
-    def __init__(self, centre: np.ndarray, spread: np.ndarray, coefficients: np.ndarray, mean: float, error: float, quantile: float, rms: float):
+    def __init__(
+        self, centre: np.ndarray, spread: np.ndarray, coefficients: np.ndarray, mean: float, error: float, quantile: float, rms: float
+    ):
         self.centre, self.spread, self.coefficients = centre, spread, coefficients
         self.mean, self.error, self.quantile, self.rms = mean, error, quantile, rms
 
@@ -82,8 +84,8 @@ class Trust:
         return np.clip(self.mean + z @ self.coefficients, -1, 1)
 
     def classes(self, expected: np.ndarray) -> list[str]:
-        """'reliable': a PCC of at least 0.3 with a probability of 80 % or more, given the regression's own errors; 'do not use': a PCC of at
-        least 0.15 is less likely than not."""
+        """'reliable': a PCC of at least 0.3 with a probability of 80 % or more, given the regression's own errors; 'do not use': a PCC of
+        at least 0.15 is less likely than not."""
         error = max(self.error, 1e-6)
         good, usable = norm.sf((RELIABLE - expected) / error), norm.sf((USABLE - expected) / error)
         return np.where(good >= 0.8, CLASSES[0], np.where(usable < 0.5, CLASSES[2], CLASSES[1])).tolist()
