@@ -34,7 +34,7 @@ def every_part_counts():
 
 @pytest.fixture(scope="module")
 def pair(make_pair):
-    slide, reference, split = make_pair(n_spots=40, n_cells=50, n_genes=50, n_reference_genes=54)  # each fit learns a reliability of its own
+    slide, reference, split = make_pair(n_spots=40, n_cells=50, n_genes=50, n_reference_genes=54)
     return slide, reference, split_genes(split.train + split.validation + split.test, split.unmeasured, "slide", folds=2)
 
 
@@ -125,7 +125,7 @@ def test_test_genes_are_hidden_from_all_but_the_delivery_fit(pair, clean, work):
 def test_a_folds_genes_are_hidden_from_its_own_fit(pair, clean, work):
     """What is said of how far to trust its genes comes from its own fit, too."""
     _, _, split = pair
-    assert min(len(plan.visible) for plan in plan_fits(split)) >= MIN_GENES
+    assert min(len(plan.visible) for plan in plan_fits(split)) >= MIN_GENES  # each learns a reliability of its own
     spoilt = work(split.folds[1])
     assert clean.files["fold_1"] == spoilt.files["fold_1"] and clean.facts("fold_1") == spoilt.facts("fold_1")
     assert_same(clean.of(split.folds[1]), spoilt.of(split.folds[1]))
