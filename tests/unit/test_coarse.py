@@ -331,13 +331,15 @@ def test_corrections_that_gain_nothing_are_left_out():
     assert left_out >= 3
 
 
-def test_a_genes_values_come_from_weights_that_it_did_not_teach():
-    maps, y, scalars, _ = made_up(20)
+@pytest.mark.parametrize("n_genes", [20, MIN_GENES + 20])
+def test_a_genes_values_come_from_weights_that_it_did_not_teach(n_genes):
+    maps, y, scalars, _ = made_up(n_genes, effect=0.8)
     other = y.copy()
-    other[:, 7] = np.random.default_rng(3).normal(size=len(y)) * 50
+    other[:, 7] = np.random.default_rng(3).normal(size=len(y))
     (before_stack, before), (after_stack, after) = Stack.fit(maps, y, scalars), Stack.fit(maps, other, scalars)
     same = (before == after).all(0)
-    assert same[7] and same.sum() == 4  # its fold of 20 genes in 5
+    assert same[7] and same.sum() == n_genes / 5  # its fold
+    assert before_stack.correction.any() == (n_genes >= MIN_GENES)
     assert not np.array_equal(before_stack.weights, after_stack.weights)
 
 

@@ -1,0 +1,320 @@
+"""From split to h5ad: which model imputes which gene, and the file that a user gets (docs/output.md)."""
+
+import dataclasses
+import json
+import shutil
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from spadit import __version__, api, imputation
+from spadit.api import SpaDiT
+from spadit.contracts import Split, Training
+from spadit.errors import InputError
+from spadit.imputation import FitPlan, fit_plan, impute, plan_fits, reuse, source, train
+from spadit.preprocess import log_normalise
+from spadit.split import split_genes
+from spadit.uncertainty import CLASSES
+
+
+@pytest.fixture(scope="module")
+def pair(make_pair):
+    slide, reference, split = make_pair(n_spots=40, n_cells=50, n_genes=24, n_reference_genes=30)
+    rng = np.random.default_rng(0)
+    slide = slide[:, rng.permutation(slide.n_vars)].copy()  # genes in no order, and not all of them shared
+    reference = reference[:, rng.permutation(reference.n_vars)].copy()
+    slide.obs["region"] = ["core", "edge"] * 20
+    shared = split.train + split.validation + split.test
+    return slide, reference, split_genes(shared[1:], split.unmeasured, "slide", folds=2, seed=5)
+
+
+@pytest.fixture(scope="module")
+def trained(pair, tiny, tmp_path_factory):
+    """Folder, training facts, curves, and what was reported."""
+    folder, told = tmp_path_factory.mktemp("model"), []
+    training, curves = train(*pair, folder, device="cpu", report=lambda *facts: told.append(facts), **tiny)
+    return folder, training, curves, told
+
+
+@pytest.fixture(scope="module")
+def path(pair, trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("imputed") / "slide.imputed.h5ad"
+    impute(*pair, trained[0], path, trained[1], "cpu", draws=2, counts=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def imputed(path):
+    return ad.read_h5ad(path)
+
+
+# ---- which model is fitted on what -----------------------------------------------------------------------------------
+
+
+def test_plans_say_who_sees_what():
+    split = Split("s", 0, train=["A", "B", "C"], validation=["D"], test=["E"], unmeasured=["U"], folds=[["A", "D"], ["B", "C"]])
+    assert plan_fits(split) == [
+        FitPlan("evaluation", ["A", "B", "C", "D"], ["E"]),
+        FitPlan("fold_0", ["B", "C"], ["A", "D"]),
+        FitPlan("fold_1", ["A", "D"], ["B", "C"]),
+        FitPlan("delivery", ["A", "B", "C", "D", "E"], ["U"]),
+    ]
+    split.unmeasured = []
+    assert [plan.name for plan in plan_fits(split)] == ["evaluation", "fold_0", "fold_1"]
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+def test_training_facts_and_curves(pair, trained, tiny):
+    folder, training, curves, told = trained
+    names = [plan.name for plan in plan_fits(pair[2])]
+    assert [fit["name"] for fit in training.fits] == names
+    assert sorted(p.name for p in folder.iterdir()) == sorted(names)
+    assert [fit["n_visible"] for fit in training.fits] == [len(plan.visible) for plan in plan_fits(pair[2])]
+    assert training.parameters["seed"] == 0 and all(training.parameters[name] == value for name, value in tiny.items())
+    assert (training.sample, training.preset, training.device) == ("slide", "default", "cpu")
+    assert training.n_weights > 1000 and training.seconds > sum(fit["seconds"] for fit in training.fits) * 0.9
+    assert list(curves) == ["fit", "mode", "stage", "network", "step", "train_loss", "validation_pcc"]
+    assert set(curves["fit"]) == set(names) and set(curves["mode"]) == {"token", "whole_slide"}
+    assert np.isfinite(curves["train_loss"]).all()
+    assert curves.loc[curves["stage"] == "choose", "validation_pcc"].between(-1, 1).all()
+    assert curves.loc[curves["stage"] == "final", "validation_pcc"].isna().all()
+    assert [(facts["name"], done, total) for facts, done, total in told] == [(name, i + 1, 4) for i, name in enumerate(names)]
+
+
+def test_training_facts_can_be_written_and_read(trained, tmp_path):
+    trained[1].to_json(tmp_path / "training.json")
+    read = dataclasses.asdict(Training.from_json(tmp_path / "training.json"))
+    assert read == json.loads(json.dumps(dataclasses.asdict(trained[1])))
+
+
+def test_a_model_is_handed_its_visible_genes_only(pair, trained, monkeypatch):
+    """What it doesn't have it can't leak."""
+    slide, reference, split = pair
+    handed = {}
+
+    def fit(plan, visible, *rest):
+        handed[plan.name] = list(visible.var_names)
+        return trained[1].fits[0], trained[2]
+
+    monkeypatch.setattr(imputation, "fit_plan", fit)
+    train(slide, reference, split, "nowhere", device="cpu")
+    assert handed == {plan.name: plan.visible for plan in plan_fits(split)}
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_training_goes_on_and_leaves_no_checkpoint(pair, trained, tiny, tmp_path):
+    def until(facts, done, total):
+        if done == 2:
+            raise Killed
+
+    checkpoint = tmp_path / "checkpoint"
+    with pytest.raises(Killed):
+        train(*pair, tmp_path / "a", device="cpu", checkpoint=checkpoint, report=until, **tiny)
+    assert sorted(p.name for p in checkpoint.iterdir()) == ["evaluation", "fold_0"]
+    train(*pair, tmp_path / "b", device="cpu", checkpoint=checkpoint, **tiny)
+    for plan in plan_fits(pair[2]):
+        files = [folder / plan.name / "weights.safetensors" for folder in (tmp_path / "b", trained[0])]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert not checkpoint.exists()
+
+
+def test_training_starts_from_another_model(pair, trained, tiny, tmp_path):
+    settings = {**tiny, "max_steps": 5, "token_learning_rate": 1e-12, "modes": ("token",)}
+    train(*pair, tmp_path, device="cpu", start=trained[0] / "delivery", **settings)
+    _, first = api.read_model(trained[0] / "delivery")
+    _, started = api.read_model(tmp_path / "fold_0")
+    names = [name for name in started if name.startswith("token.0.")]
+    assert names
+    for name in names:
+        np.testing.assert_allclose(started[name].numpy(), first[name].numpy(), atol=1e-6)
+
+
+def test_progress_is_told_while_a_fit_runs(pair, tiny, tmp_path, monkeypatch, capsys):
+    slide, reference, split = pair
+    monkeypatch.setattr(imputation, "PROGRESS_EVERY", 0.0)
+    plan = plan_fits(split)[0]
+    fit_plan(plan, slide[:, plan.visible], reference, str(tmp_path), "fast", 0, "cpu", tiny, None, None, "liver_3")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 2 and lines[0].startswith("liver_3: evaluation, token network choose 0: step 5 of at most 10, about ")
+
+
+@pytest.mark.slow
+def test_side_by_side_it_is_the_same(pair, trained, tiny, tmp_path):
+    training, curves = train(*pair, tmp_path, device="cpu", workers=2, **tiny)
+    pd.testing.assert_frame_equal(curves, trained[2])
+    for plan in plan_fits(pair[2]):
+        assert (tmp_path / plan.name / "weights.safetensors").read_bytes() == (trained[0] / plan.name / "weights.safetensors").read_bytes()
+
+
+# ---- the imputed slide -----------------------------------------------------------------------------------------------
+
+
+def test_all_genes_are_there_in_the_slides_order_then_the_references(pair, imputed):
+    slide, reference, split = pair
+    shared = set(split.train + split.validation + split.test)
+    assert len(shared) == 23 < slide.n_vars
+    expected = [g for g in slide.var_names if g in shared] + [g for g in reference.var_names if g in split.unmeasured]
+    assert list(imputed.var_names) == expected
+    assert list(imputed.obs_names) == list(slide.obs_names) and list(imputed.obs["region"]) == list(slide.obs["region"])
+    np.testing.assert_array_equal(imputed.obsm["spatial"], slide.obsm["spatial"])
+
+
+def test_every_value_is_there_but_measurements_that_were_not_made(imputed):
+    assert set(imputed.layers) == {"observed", "sd", "lower", "upper", "draw_1", "draw_2", "counts"}
+    for name in ("X", "sd", "lower", "upper", "draw_1", "draw_2", "counts"):
+        values = imputed.X if name == "X" else imputed.layers[name]
+        assert values.dtype == np.float32 and np.isfinite(values).all() and (values >= 0).all(), name
+    assert (imputed.layers["lower"] <= imputed.X).all() and (imputed.X < imputed.layers["upper"]).all() and (imputed.layers["sd"] > 0).all()
+    assert (imputed.X.std(0) > 0).all()
+
+
+def test_observed_values_are_measured_ones(pair, imputed):
+    slide, _, split = pair
+    measured = imputed.var["measured"].to_numpy()
+    observed = imputed.layers["observed"]
+    assert np.isnan(observed[:, ~measured]).all() and (~measured).sum() == len(split.unmeasured)
+    expected = log_normalise(slide[:, imputed.var_names[measured]].layers["counts"])[0].toarray()
+    np.testing.assert_allclose(observed[:, measured], expected, rtol=1e-6)
+
+
+def test_each_column_says_what_it_is(pair, imputed):
+    _, _, split = pair
+    var = imputed.var
+    assert list(var) == ["measured", "split", "fold", "reliability", "reliability_class"]
+    for part in ("train", "validation", "test", "unmeasured"):
+        assert set(var.index[var["split"] == part]) == set(getattr(split, part))
+    assert list(var["measured"]) == [part != "unmeasured" for part in var["split"]] and var["measured"].dtype == bool
+    for k, fold in enumerate(split.folds):
+        assert set(var.index[var["fold"] == k]) == set(fold)
+    assert set(var.index[var["fold"] == -1]) == set(split.test + split.unmeasured)
+    assert var["reliability"].between(-1, 1).all() and var["reliability"].nunique() > 5 and set(var["reliability_class"]) <= set(CLASSES)
+
+
+def test_where_it_comes_from_is_written_down(trained, imputed):
+    facts = imputed.uns["spadit"]
+    assert facts["version"] == __version__ and facts["seed"] == 5
+    assert json.loads(facts["parameters"]) == json.loads(json.dumps(trained[1].parameters))
+    inputs = {role: {"source": f"{role}.h5ad", "sha256": "0" * 64} for role in ("slide", "reference")}
+    assert json.loads(facts["inputs"]) == inputs
+    assert source(ad.AnnData(shape=(1, 1))) == {}
+
+
+def test_each_gene_is_imputed_by_the_model_that_may(pair, trained, imputed):
+    slide, reference, split = pair
+    for plan in plan_fits(split):
+        model = SpaDiT.load(trained[0] / plan.name, slide[:, plan.visible], reference, "cpu")
+        expected = model.impute(plan.imputes, draws=2, counts=True)
+        for name in ("X", "sd", "lower", "upper", "draw_2", "counts"):
+            found = imputed[:, plan.imputes]
+            a, b = (part.X if name == "X" else part.layers[name] for part in (found, expected))
+            np.testing.assert_allclose(a, b, atol=1e-5, err_msg=f"{plan.name} {name}")
+        np.testing.assert_allclose(found.var["reliability"], expected.var["reliability"], atol=1e-6)
+        assert list(found.var["reliability_class"]) == list(expected.var["reliability_class"])
+
+
+def test_a_genes_spots_lie_side_by_side_in_the_file(pair, path):
+    slide, _, split = pair
+    gene = split.test[0]
+    with h5py.File(path) as file:
+        for name in ("X", "layers/observed", "layers/sd", "layers/draw_1"):
+            data = file[name]
+            assert data.chunks == (40, 1) and data.compression == "gzip" and data.dtype == np.float32
+    backed = ad.read_h5ad(path, backed="r")
+    try:
+        assert backed[:, gene].X[:].shape == (40, 1)
+    finally:
+        backed.file.close()
+
+
+def test_long_columns_are_cut(tmp_path):
+    with h5py.File(tmp_path / "long.h5", "w") as file:
+        assert imputation._dataset(file, "X", (10_000, 3)).chunks == (imputation.ROWS_PER_CHUNK, 1)
+        assert np.isnan(file["X"][:2]).all()
+        columns = np.array([2, 0, 1])
+        imputation._write(file["X"], columns, np.tile(columns.astype(np.float32), (10_000, 1)))
+        np.testing.assert_array_equal(file["X"][5], [0, 1, 2])
+    columns = np.array([7, 3, 4, 9, 8, 1])
+    assert [columns[run].tolist() for run in imputation._runs(columns)] == [[1], [3, 4], [7, 8, 9]]
+    assert list(imputation._runs(np.array([], dtype=int))) == []
+
+
+def test_progress_ends_with_all_genes_and_blocks_change_nothing(pair, trained, imputed, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(api, "BLOCK", 1)
+    gate = imputation.SpaDiT.load
+    monkeypatch.setattr(imputation.SpaDiT, "load", lambda *arguments: with_networks(gate(*arguments)))
+    path = tmp_path / "blocks.h5ad"
+    impute(*pair, trained[0], path, device="cpu", report=lambda done, total: told.append((done, total)))
+    n = imputed.n_vars
+    assert told == [(i + 1, n) for i in range(n)]
+    monkeypatch.setattr(api, "BLOCK", 1 << 26)
+    impute(*pair, trained[0], tmp_path / "at_once.h5ad", device="cpu", report=lambda done, total: told.append((done, total)))
+    assert told[n:] == [(done, n) for done in np.cumsum([len(plan.imputes) for plan in plan_fits(pair[2])])]
+    blocks, at_once = ad.read_h5ad(path), ad.read_h5ad(tmp_path / "at_once.h5ad")
+    np.testing.assert_allclose(blocks.X, at_once.X, atol=1e-5)
+    assert set(blocks.layers) == {"observed", "sd", "lower", "upper"}
+    assert not np.allclose(at_once.X, imputed.X, atol=1e-3)
+
+
+def with_networks(model):
+    """The model with all its parts in use, whatever the gate said of so short a training."""
+    model.blend = {"coarse": 0.8, "token": 0.5, "whole_slide": 0.3}
+    return model
+
+
+def test_a_slide_that_lacks_no_gene_needs_no_delivery(pair, tiny, trained, tmp_path):
+    slide, reference, split = pair
+    other = Split(**{name: getattr(split, name) for name in ("sample", "seed", "train", "validation", "test", "folds")}, unmeasured=[])
+    for plan in plan_fits(other):
+        shutil.copytree(trained[0] / plan.name, tmp_path / plan.name)
+    impute(slide, reference, other, tmp_path, tmp_path / "imputed.h5ad", device="cpu")
+    found = ad.read_h5ad(tmp_path / "imputed.h5ad")
+    assert found.shape == (40, 23) and found.var["measured"].all() and not np.isnan(found.layers["observed"]).any()
+
+
+def test_a_model_that_is_missing_is_told(pair, trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "fold_1")
+    with pytest.raises(InputError, match="fold_1 does not hold a SpaDiT model"):
+        impute(*pair, tmp_path / "model", tmp_path / "imputed.h5ad", device="cpu")
+
+
+# ---- trained before --------------------------------------------------------------------------------------------------
+
+
+def test_models_of_an_earlier_run_impute_the_same(pair, trained, imputed, tmp_path):
+    slide, reference, split = pair
+    reuse(trained[0], slide, split, tmp_path / "model")
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == sorted(plan.name for plan in plan_fits(split))
+    impute(slide, reference, split, tmp_path / "model", tmp_path / "again.h5ad", device="cpu")
+    np.testing.assert_allclose(ad.read_h5ad(tmp_path / "again.h5ad").X, imputed.X, atol=1e-5)
+
+
+def test_models_of_another_split_or_slide_are_refused(pair, trained, tmp_path):
+    slide, reference, split = pair
+    shared = split.train + split.validation + split.test
+    with pytest.raises(InputError, match="'evaluation'.*saw other genes.*--seed, --split_ratio and --folds"):
+        reuse(trained[0], slide, split_genes(shared, split.unmeasured, folds=2, seed=6), tmp_path / "a")
+    with pytest.raises(InputError, match="no model 'fold_2'.*the folder 'model' of a slide"):
+        more = Split(split.sample, 5, split.train, split.validation, split.test, split.unmeasured, [*split.folds, split.folds[0][:1]])
+        reuse(trained[0], slide, more, tmp_path / "b")
+    with pytest.raises(InputError, match="no model 'evaluation'"):
+        reuse(tmp_path / "nowhere", slide, split, tmp_path / "c")
+    shutil.copytree(trained[0], tmp_path / "torn")
+    for content in ("{", "{}"):
+        (tmp_path / "torn" / "evaluation" / "model.json").write_text(content)
+        with pytest.raises(InputError, match="no model 'evaluation'"):
+            reuse(tmp_path / "torn", slide, split, tmp_path / "d")
+    other = slide.copy()
+    other.layers["counts"].data[0] += 1  # the same names, other numbers: imputing tells
+    reuse(trained[0], other, split, tmp_path / "e")
+    with pytest.raises(InputError, match="fitted on other counts"):
+        impute(other, reference, split, tmp_path / "e", tmp_path / "imputed.h5ad", device="cpu")
