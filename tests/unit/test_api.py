@@ -136,6 +136,33 @@ def test_genes_imputed_in_blocks_or_alone_are_the_same(pair, model, monkeypatch)
     assert_close(model.impute(genes), at_once, 1e-5)
 
 
+def test_the_token_network_is_given_hidden_genes_as_it_was_given_visible_ones(pair, fit, monkeypatch):
+    given = []
+    for name in ("data", "impute"):
+        method = getattr(api.Token, name)
+        monkeypatch.setattr(api.Token, name, lambda mode, *rest, method=method: given.append(rest) or method(mode, *rest))
+    model = fit()
+    model.blend = dict(BLEND)
+    imputed = model.impute(pair[2].test)
+    ((_, base, learned, learned_scalars, *_), (_, maps, scalars)) = given
+    np.testing.assert_allclose(learned[:, :, -1], base)
+    model.blend = {"coarse": 1.0}
+    coarse_alone = model.impute(pair[2].test)
+    assert pcc(maps[model._given_order][:, :, -1], coarse_alone.X).min() > 0.9  # the coarse condition, but for what is cut at 0
+    assert imputed.shape == coarse_alone.shape and not np.allclose(imputed.X, coarse_alone.X, atol=1e-3)
+    own = ~api.coarse.SHARED_SCALE
+    for some in (learned, maps):
+        spread = some[:, :, :-1][:, :, own].std(0)
+        np.testing.assert_allclose(spread[spread > 0.1], 1, rtol=1e-3)
+        assert (spread > 0.1).mean() > 0.9
+    assert np.abs(learned_scalars).max() <= 3 and np.abs(scalars).max() <= 3
+    np.testing.assert_allclose(learned_scalars.mean(0), 0, atol=0.3)
+    facts = model.reference.statistics.loc[pair[2].test, "detected"].to_numpy()
+    i = api.coarse.SCALARS.index("detection")
+    expected = np.clip((facts - model._stack.centre[i]) / model._stack.spread[i], -3, 3)
+    np.testing.assert_allclose(scalars[:, i], expected, atol=1e-6)
+
+
 def test_slides_that_are_learned_from_in_part_are_imputed_in_whole(pair, fit):
     model = fit(max_spots=32)
     model.blend = dict(BLEND)
@@ -258,7 +285,7 @@ def test_the_gate_refuses_what_would_have_to_be_taken_away_and_what_is_empty():
     blend = choose_blend(parts, y, 0)
     assert set(blend) == {"coarse", "whole_slide"} and blend["whole_slide"] == pytest.approx(0.5, abs=0.05)
     zero = {"coarse": parts["coarse"], "token": np.zeros_like(noise, dtype=np.float32)}  # as of too few genes to train in folds
-    assert choose_blend(zero, y, 0) == {"coarse": 1.0}
+    assert choose_blend(zero, 0.9 * parts["coarse"], 0) == {"coarse": 1.0}
     assert choose_blend({"coarse": parts["coarse"]}, y, 0) == {"coarse": 1.0}
 
 
