@@ -292,7 +292,7 @@ def test_a_model_that_is_missing_is_told(pair, trained, tmp_path):
 
 def test_models_of_an_earlier_run_impute_the_same(pair, trained, imputed, tmp_path):
     slide, reference, split = pair
-    reuse(trained[0], slide, split, tmp_path / "model")
+    reuse(trained[0], split, tmp_path / "model")
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == sorted(plan.name for plan in plan_fits(split))
     impute(slide, reference, split, tmp_path / "model", tmp_path / "again.h5ad", device="cpu")
     np.testing.assert_allclose(ad.read_h5ad(tmp_path / "again.h5ad").X, imputed.X, atol=1e-5)
@@ -302,19 +302,19 @@ def test_models_of_another_split_or_slide_are_refused(pair, trained, tmp_path):
     slide, reference, split = pair
     shared = split.train + split.validation + split.test
     with pytest.raises(InputError, match="'evaluation'.*saw other genes.*--seed, --split_ratio and --folds"):
-        reuse(trained[0], slide, split_genes(shared, split.unmeasured, folds=2, seed=6), tmp_path / "a")
+        reuse(trained[0], split_genes(shared, split.unmeasured, folds=2, seed=6), tmp_path / "a")
     with pytest.raises(InputError, match="no model 'fold_2'.*the folder 'model' of a slide"):
         more = Split(split.sample, 5, split.train, split.validation, split.test, split.unmeasured, [*split.folds, split.folds[0][:1]])
-        reuse(trained[0], slide, more, tmp_path / "b")
+        reuse(trained[0], more, tmp_path / "b")
     with pytest.raises(InputError, match="no model 'evaluation'"):
-        reuse(tmp_path / "nowhere", slide, split, tmp_path / "c")
+        reuse(tmp_path / "nowhere", split, tmp_path / "c")
     shutil.copytree(trained[0], tmp_path / "torn")
     for content in ("{", "{}"):
         (tmp_path / "torn" / "evaluation" / "model.json").write_text(content)
         with pytest.raises(InputError, match="no model 'evaluation'"):
-            reuse(tmp_path / "torn", slide, split, tmp_path / "d")
+            reuse(tmp_path / "torn", split, tmp_path / "d")
     other = slide.copy()
     other.layers["counts"].data[0] += 1  # the same names, other numbers: imputing tells
-    reuse(trained[0], other, split, tmp_path / "e")
+    reuse(trained[0], split, tmp_path / "e")
     with pytest.raises(InputError, match="fitted on other counts"):
         impute(other, reference, split, tmp_path / "e", tmp_path / "imputed.h5ad", device="cpu")
