@@ -139,13 +139,13 @@ class WholeSlide:
 
     def __init__(self, settings: Settings, n_spots: int, whole: np.ndarray, device: str):
         self.settings, self.device, self.n_spots = settings, device, n_spots
-        self.whole = torch.from_numpy(np.ascontiguousarray(whole.T)).to(device)
+        self.whole = tensor(whole.T).to(device)
 
     def data(self, y: np.ndarray, zero: np.ndarray, reference: np.ndarray) -> None:
         """What is trained on."""
         self.y = y
-        self.spatial, self.zero = torch.from_numpy(np.ascontiguousarray(y.T)), torch.from_numpy(np.ascontiguousarray(zero.T))
-        self.reference = torch.from_numpy(np.ascontiguousarray(reference.T))
+        self.spatial, self.zero = tensor(y.T), tensor(zero.T)
+        self.reference = tensor(reference.T)
 
     def build(self, seed: int) -> Network:
         """A fresh network, its weights drawn from the seed."""
@@ -184,7 +184,7 @@ class WholeSlide:
         """
         s = self.settings
         diffusion = Diffusion(s.n_diffusion_steps, s.schedule, s.target).to(self.device)
-        vectors = torch.from_numpy(np.ascontiguousarray(reference.T))
+        vectors = tensor(reference.T)
         result = np.zeros((self.n_spots, len(vectors)), dtype=np.float32)
         for network in networks:
             network.to(self.device).eval()
@@ -214,7 +214,7 @@ class Token:
             n_heads=settings.n_heads,
             backbone=settings.backbone,
         )
-        self.place = torch.from_numpy(positions(coordinates))
+        self.place = tensor(positions(coordinates))
         self.windows = [torch.from_numpy(cut_windows(coordinates, order)) for order in range(ORDERS)]
 
     def data(
@@ -222,8 +222,8 @@ class Token:
     ) -> None:
         """What is trained on: what the coarse condition misses at the rows (spots that are learned from)."""
         self.y, self.base = residual + base, base
-        self.target, self.maps = torch.from_numpy(residual), torch.from_numpy(maps)
-        self.scalars = torch.from_numpy(scalars.astype(np.float32))
+        self.target, self.maps = tensor(residual), tensor(maps)
+        self.scalars = tensor(scalars)
         self.learn_place = self.place[torch.from_numpy(rows)]
         self.learn_windows = [torch.from_numpy(cut_windows(coordinates[rows], order)) for order in range(ORDERS)]
 
@@ -253,13 +253,13 @@ class Token:
     def impute(self, networks: Sequence[nn.Module], maps: np.ndarray, scalars: np.ndarray) -> np.ndarray:
         """What the networks add to the coarse condition of hidden genes, (spots, genes): their estimate of x0 at t = T, where the noise
         says nothing."""
-        return self._run(networks, torch.from_numpy(maps), torch.from_numpy(scalars.astype(np.float32)), self.place, self.windows)
+        return self._run(networks, tensor(maps), tensor(scalars), self.place, self.windows)
 
     def draw(self, network: nn.Module, maps: np.ndarray, scalars: np.ndarray, seed: int) -> np.ndarray:
         """One sample of what is added, (spots, genes), by DDIM from Gaussian noise."""
         generator = torch.Generator().manual_seed(seed)
         return self._run(
-            [network], torch.from_numpy(maps), torch.from_numpy(scalars.astype(np.float32)), self.place, self.windows[:1], generator
+            [network], tensor(maps), tensor(scalars), self.place, self.windows[:1], generator
         )
 
     @torch.no_grad()
@@ -297,6 +297,12 @@ class Token:
                 total += part
             network.cpu()
         return total / (len(networks) * len(windows))
+
+
+def tensor(array: np.ndarray) -> Tensor:
+    """A tensor with memory of its own. PyTorch aligns it, and how its products are rounded depends on that: with borrowed memory the same
+    numbers would not always give the same bits."""
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=None if array.dtype == bool else np.float32)).clone()
 
 
 def seeded(seed: int, make: Callable[[], nn.Module]) -> nn.Module:

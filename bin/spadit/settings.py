@@ -26,7 +26,7 @@ class Settings:
     max_cells: int = 4000
     max_spots: int = 4000
     """Spots that are learned from; all are imputed. More are subsampled in windows (seeded)."""
-    max_entries: int = 100_000_000
+    max_entries: int = 60_000_000
     """Spots × visible genes × maps that are held at once while learning; bounds the memory, by fewer spots."""
     max_whole_spots: int = 6000
     """A slide with more spots does without the whole-slide mode: its output layer grows with the spots."""

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 
 from spadit import __version__, api, imputation
 from spadit.api import SpaDiT
@@ -149,9 +150,12 @@ def test_progress_is_told_while_a_fit_runs(pair, tiny, tmp_path, monkeypatch, ca
 @pytest.mark.slow
 def test_side_by_side_it_is_the_same(pair, trained, tiny, tmp_path):
     training, curves = train(*pair, tmp_path, device="cpu", workers=2, **tiny)
-    pd.testing.assert_frame_equal(curves, trained[2])
+    pd.testing.assert_frame_equal(curves, trained[2], rtol=1e-4)
     for plan in plan_fits(pair[2]):
-        assert (tmp_path / plan.name / "weights.safetensors").read_bytes() == (trained[0] / plan.name / "weights.safetensors").read_bytes()
+        one, other = (load_file(folder / plan.name / "weights.safetensors") for folder in (tmp_path, trained[0]))
+        assert set(one) == set(other)
+        for name, part in one.items():
+            np.testing.assert_allclose(part, other[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 # ---- the imputed slide -----------------------------------------------------------------------------------------------
