@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+# before numpy and torch are imported: networks this small gain nothing from threads, which wait long for one another on busy cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import sys
 import time
 from pathlib import Path
