@@ -93,7 +93,7 @@ class SpaDiT:
         if unknown:
             raise SpaditError(f"Unknown settings: {', '.join(unknown)}.", f"Known ones are: {', '.join(sorted(fields))}.")
         if "modes" in settings:
-            settings["modes"] = tuple(settings["modes"])
+            settings["modes"] = (settings["modes"],) if isinstance(settings["modes"], str) else tuple(settings["modes"])
             wrong = sorted(set(settings["modes"]) - set(MODES))
             if wrong:
                 raise SpaditError(f"Unknown modes: {', '.join(wrong)}.", f"Use some of: {', '.join(MODES)}.")

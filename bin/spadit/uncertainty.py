@@ -73,7 +73,9 @@ class Trust:
             if not own.all():
                 part_mean, part = _regress(z[~own], scores[~own], prior)
                 expected[own] = part_mean + z[own] @ part
-        error = float(np.sqrt(((scores - expected) ** 2).mean())) if n > 1 else 1.0
+        # very few genes or spots can look exact by chance
+        least = 1 / len(truth) + (1 / n if n < MIN_GENES else 0)
+        error = float(np.sqrt(max(((scores - expected) ** 2).mean(), least)))
         relative = np.abs(values - truth) / _error_scale(sd, expected)
         quantile = float(np.quantile(relative, min(1.0, LEVEL * (1 + 1 / relative.size))))
         return cls(centre, spread, coefficients, mean, error, quantile, float(np.sqrt((relative.astype(np.float64) ** 2).mean())))

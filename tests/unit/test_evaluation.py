@@ -14,7 +14,7 @@ import pytest
 from spadit import evaluation
 from spadit.contracts import Evaluation, Failure
 from spadit.errors import InputError
-from spadit.evaluation import COLUMNS, MODEL, evaluate, hidden_sets, judge, measured_values, read_imputed, top_genes
+from spadit.evaluation import COLUMNS, MODEL, difference, evaluate, hidden_sets, judge, measured_values, read_imputed, top_genes
 from spadit.methods import METHODS
 
 N_METHODS = len(METHODS) + 1
@@ -139,7 +139,7 @@ def test_a_good_slide_passes(good):
         (0.2, 0.1, 0.1, "pass", 0),
         (0.19, 0.1, 0.1, "warn", 1),
         (0.3, 0.2, 0.0, "warn", 1),
-        (0.15, 0.1, -0.1, "warn", 2),
+        (0.15, 0.1, -0.1, "not predictable", 2),
         (0.0999, 0.05, 0.1, "not predictable", 1),
         (0.3, 0.0, 0.1, "not predictable", 1),
         (-0.1, -0.2, -0.1, "not predictable", 2),
@@ -150,6 +150,12 @@ def test_the_rule(median, low, control_low, verdict, n_reasons):
     found, reasons = judge(whole, {"mean_difference": control_low + 0.1, "low": control_low, "high": control_low + 0.2})
     assert (found, len(reasons)) == (verdict, n_reasons)
     assert not any("is 0.10, below 0.10" in reason for reason in reasons)  # 0.0999
+
+
+def test_the_control_counts_in_the_direction_in_which_it_scores_higher():
+    table = pd.DataFrame({"gene": list("ABC") * 2, "method": [MODEL] * 3 + ["library_size"] * 3, "pcc": [0.1, 0.2, 0.3, -0.2, -0.2, 0.1]})
+    assert difference(table, "library_size")["mean_difference"] == pytest.approx(0.3)
+    assert difference(table, "library_size", either_way=True)["mean_difference"] == pytest.approx(0.1)
 
 
 def test_the_rule_is_told_with_its_thresholds(good):
