@@ -37,6 +37,7 @@ def work(args):
             training = Training.from_json(f"{args.trained}/{args.id}.training.json")
             table = pd.read_csv(f"{args.trained}/{args.id}.curves.csv")
         else:
+            checkpoint = writable(args.checkpoint)
             training, table = train(
                 io.load(args.slide, "slide"),
                 io.load(args.reference, "reference"),
@@ -48,11 +49,27 @@ def work(args):
                 args.threads,
                 report,
                 args.start,
-                args.checkpoint,
+                checkpoint,
                 **settings,
             )
         table.to_csv(curves, index=False)
         training.to_json(facts)
+
+
+def writable(folder):
+    """The folder for checkpoints, made; None with a word on it where it can't be, as in a container that doesn't see it."""
+    import logging
+    from pathlib import Path
+
+    if not folder:
+        return None
+    try:
+        path = Path(folder).resolve()
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+    except OSError as error:
+        logging.getLogger(__name__).warning("No checkpoints are written: %s.", error)
+        return None
 
 
 def main() -> int:

@@ -82,8 +82,9 @@ def test_hidden_genes_are_imputed_above_chance_and_the_reported_numbers_are_the_
     assert summary["SpaDiT", "all"]["median_pcc"] == pytest.approx(reported.median(), abs=1e-3)
     assert 0.8 < evaluation.coverage < 0.97
     noise = Evaluation.from_json(out / "slides/noise/facts/noise.evaluation.json")
-    (median,) = [row["median_pcc"] for row in noise.summary if (row["method"], row["split"]) == ("SpaDiT", "all")]
-    assert noise.verdict == "not predictable" and abs(median) < 0.1
+    # with each gene shuffled over the spots, normalised values still fall with a spot's total: nothing beyond that may be claimed
+    median = {row["method"]: row["median_pcc"] for row in noise.summary if row["split"] == "all"}
+    assert noise.verdict == "not predictable" and abs(median["SpaDiT"]) < abs(median["library_size"]) + 0.02 < 0.2
 
 
 def test_genes_the_slide_lacks_are_imputed(run):

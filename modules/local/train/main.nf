@@ -19,9 +19,8 @@ process TRAIN {
 
     script:
     def args = task.ext.args ?: ''
+    // Checkpoints lie beside the tasks' work directories, since a retry gets a new one
     def begin = start ? '--start start' : ''
-    // A retry gets a new work directory, so what it goes on from lies outside of it
-    def checkpoint = workflow.workDir.toUriString().startsWith('file:') || workflow.workDir.toString().startsWith('/') ? "--checkpoint '${workflow.workDir}/checkpoints/${meta.id}'" : ''
     def device = task.accelerator ? 'cuda' : task.ext.device ?: 'auto'
     """
     spadit_train.py \\
@@ -33,7 +32,8 @@ process TRAIN {
         --reference ${reference} \\
         --split ${split} \\
         --device ${device} \\
-        ${begin} ${checkpoint} ${args} \\
+        --checkpoint "\${NXF_TASK_WORKDIR:-\$PWD}/../../checkpoints/${meta.id}" \\
+        ${begin} ${args} \\
         --output '${meta.id}.model' \\
         --curves '${meta.id}.curves.csv' \\
         --facts '${meta.id}.training.json'
