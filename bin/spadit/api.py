@@ -165,7 +165,7 @@ class SpaDiT:
             first = None
             if name == "token":
                 maps = self._token_maps(inner.maps, map_scale, base)
-                mode.data(inner.y - base, base, maps, self._standardised(inner.scalars), self._coordinates, rows)
+                mode.data(inner.y - base, base, maps, self._stack.standardised(inner.scalars), self._coordinates, rows)
                 first = read_start(start, mode.shape) if start else None
             else:
                 mode.data(self._spots.y, np.asarray(self._counts.todense() == 0), self._views[0][self._whole_cells])
@@ -239,9 +239,6 @@ class SpaDiT:
 
     def _statistics(self, genes: Sequence[str]) -> np.ndarray:
         return self.reference.statistics.loc[list(genes)].to_numpy()
-
-    def _standardised(self, scalars: np.ndarray) -> np.ndarray:
-        return np.clip((scalars - self._stack.centre) / self._stack.spread, -3, 3)
 
     def _token_maps(self, maps: np.ndarray, scale: np.ndarray, base: np.ndarray) -> np.ndarray:
         """What a token holds beside the noisy value: the scaled maps and the coarse condition, (spots, genes, maps + 1)."""
@@ -329,7 +326,7 @@ class SpaDiT:
         if needs_maps:
             everywhere = some if len(rows) == len(self.spots) else coarse.make_maps(self._spots, targets)
             maps = self._token_maps(everywhere, scale, parts["coarse"])
-            known = self._standardised(scalars)
+            known = self._stack.standardised(scalars)
             parts["token"] = modes["token"].impute(self._fitted["token"].networks, maps, known)
         if "whole_slide" in modes:
             parts["whole_slide"] = modes["whole_slide"].impute(self._fitted["whole_slide"].networks, cells[0][self._whole_cells])

@@ -16,7 +16,7 @@ from scipy.sparse.linalg import eigsh
 from scipy.spatial import cKDTree
 
 from spadit.metrics import pcc
-from spadit.preprocess import log_normalise, zscore
+from spadit.preprocess import averaging, log_normalise, unit_rows, zscore
 
 N_SPECTRAL = 8
 N_NEAREST = 50
@@ -44,8 +44,7 @@ def neighbour_mean(coordinates: np.ndarray, k: int = N_SMOOTH) -> sp.csr_matrix:
     n = len(coordinates)
     k = min(k + 1, n)
     _, nearest = cKDTree(coordinates).query(coordinates, k)
-    weights = np.full(nearest.size, 1 / k, dtype=np.float32)
-    return sp.csr_matrix((weights, np.ravel(nearest), np.arange(0, nearest.size + 1, k)), shape=(n, n))
+    return averaging(nearest.reshape(n, k), n)
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -79,31 +78,28 @@ class Spots:
         """From counts (spots × visible genes), the neighbour average (rows × spots) and the reference's visible genes per view."""
         values, totals, _ = log_normalise(counts)
         y = zscore(values, CLIP)
-        log_total = np.log1p(totals)
-        spread = log_total.std()
-        total = ((log_total - log_total.mean()) / (spread if spread > 1e-9 else 1)).astype(np.float32)
-        return cls(y, neighbours @ y, total, [nearest_cells(y, z, block) for z in views])
+        return cls(y, neighbours @ y, standardised_total(totals), [nearest_cells(y, z, block) for z in views])
 
     def take(self, rows: np.ndarray | slice) -> Spots:
         """Some of the spots."""
         return Spots(self.y[rows], self.smooth[rows], self.total[rows], [part[rows] for part in self.nearest])
 
 
+def standardised_total(totals: np.ndarray) -> np.ndarray:
+    """log1p of the spots' totals, z-scored, (spots,) float32."""
+    total = np.log1p(totals)
+    spread = total.std()
+    return ((total - total.mean()) / (spread if spread > 1e-9 else 1)).astype(np.float32)
+
+
 def nearest_cells(y: np.ndarray, z: np.ndarray, block: int = 2048) -> sp.csr_matrix:
     """(spots, cells): each row averages over the 50 cells most like the spot (cosine over the visible genes)."""
-    cells = _unit_rows(z).T
+    cells = unit_rows(z).T
     k = min(N_NEAREST, z.shape[0])
     chosen = [
-        np.argpartition(-(_unit_rows(y[i : i + block]) @ cells), k - 1, axis=1)[:, :k].astype(np.int32) for i in range(0, len(y), block)
+        np.argpartition(-(unit_rows(y[i : i + block]) @ cells), k - 1, axis=1)[:, :k].astype(np.int32) for i in range(0, len(y), block)
     ]
-    nearest = np.concatenate(chosen)
-    weights = np.full(nearest.size, 1 / k, dtype=np.float32)
-    return sp.csr_matrix((weights, nearest.ravel(), np.arange(0, nearest.size + 1, k)), shape=(len(y), z.shape[0]))
-
-
-def _unit_rows(x: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(length > 0, length, 1)
+    return averaging(np.concatenate(chosen), z.shape[0])
 
 
 @dataclasses.dataclass
@@ -341,7 +337,11 @@ class Stack:
         return stack, np.einsum("sgm,gm->sg", maps, (per_gene * inverse).astype(np.float32), optimize=True)
 
     def _features(self, scalars: np.ndarray) -> np.ndarray:
-        return np.column_stack([np.ones(len(scalars)), np.clip((scalars - self.centre) / self.spread, -3, 3)])
+        return np.column_stack([np.ones(len(scalars)), self.standardised(scalars)])
+
+    def standardised(self, scalars: np.ndarray) -> np.ndarray:
+        """Scalars of genes in units of the visible genes', clipped at ±3."""
+        return np.clip((scalars - self.centre) / self.spread, -3, 3)
 
     def scale(self, scale: np.ndarray) -> np.ndarray:
         """What each map is divided by, (genes, maps), from :func:`gene_scale`."""
@@ -429,13 +429,11 @@ def inner_folds(
         values, totals, _ = log_normalise(counts[around][:, seen])
         y_around = zscore(values, CLIP)
         y = y_around[inside]
-        total = np.log1p(totals[inside])
-        spread = total.std()
         views_seen = [z[:, seen] for z in views]
         spots = Spots(
             y,
             local @ y_around,
-            ((total - total.mean()) / (spread if spread > 1e-9 else 1)).astype(np.float32),
+            standardised_total(totals[inside]),
             [nearest_cells(y, z) for z in views_seen],
         )
         mapper = Mapper(y, [c[np.ix_(seen, seen)] for c in correlations], penalty)

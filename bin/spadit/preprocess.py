@@ -91,6 +91,19 @@ def zscore(values: sp.spmatrix | np.ndarray, clip: float = 10.0) -> np.ndarray:
     return np.clip(result, -clip, clip, out=result)
 
 
+def unit_rows(x: np.ndarray) -> np.ndarray:
+    """Each row brought to length 1; a row of zeros stays. Products of such rows are cosines."""
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(length > 0, length, 1)
+
+
+def averaging(nearest: np.ndarray, n_columns: int) -> sp.csr_matrix:
+    """(rows, n_columns): each row averages over the columns that ``nearest`` (rows, k) names for it."""
+    n_rows, k = nearest.shape
+    weights = np.full(nearest.size, 1 / k, dtype=np.float32)
+    return sp.csr_matrix((weights, nearest.ravel(), np.arange(0, nearest.size + 1, k)), shape=(n_rows, n_columns))
+
+
 def highly_variable(counts: sp.csr_matrix, n_top: int, batch: np.ndarray | None = None) -> np.ndarray:
     """The most variable genes of a reference: scanpy's 'seurat' flavour on log-normalised counts.
 

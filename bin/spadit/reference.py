@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from spadit.errors import InputError
-from spadit.preprocess import highly_variable, log_normalise, zscore
+from spadit.preprocess import averaging, highly_variable, log_normalise, zscore
 
 N_COMPONENTS = 15
 N_NEIGHBOURS = 15
@@ -87,8 +87,7 @@ class Reference:
             return sp.identity(n_cells, dtype=np.float32, format="csr")
         components = PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(z)
         nearest = NearestNeighbors(n_neighbors=k).fit(components).kneighbors(components, return_distance=False)
-        weights = np.full(nearest.size, 1 / k, dtype=np.float32)
-        return sp.csr_matrix((weights, nearest.ravel(), np.arange(0, nearest.size + 1, k)), shape=(n_cells, n_cells))
+        return averaging(nearest, n_cells)
 
     def vectors(self, genes: Sequence[str], visible: Sequence[str]) -> list[np.ndarray]:
         """z-scored cells × genes (float32) of both views: as they are (library sizes from the visible genes), and averaged over like cells.

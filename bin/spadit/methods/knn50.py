@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from spadit.methods.base import Method, reference_z, slide_z
+from spadit.preprocess import unit_rows
 
 N_CELLS = 50
 BLOCK = 1 << 24
@@ -14,7 +15,7 @@ BLOCK = 1 << 24
 def impute(slide, reference, genes, *, seed=0, device="cpu", target=None) -> np.ndarray:
     """spots × genes, z-scale. Nearest by cosine of the z-scored visible genes."""
     z_visible, z_hidden = reference_z(slide, reference, genes, target)
-    cells, spots = _unit_rows(z_visible), _unit_rows(slide_z(slide, target))
+    cells, spots = unit_rows(z_visible), unit_rows(slide_z(slide, target))
     k = min(N_CELLS, len(cells))
     result = np.empty((len(spots), len(genes)), dtype=np.float32)
     step = max(1, BLOCK // max(len(cells), k * max(1, len(genes))))
@@ -23,11 +24,6 @@ def impute(slide, reference, genes, *, seed=0, device="cpu", target=None) -> np.
         nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
         result[i : i + step] = z_hidden[nearest].mean(axis=1)
     return result
-
-
-def _unit_rows(x: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(length > 0, length, 1)
 
 
 METHOD = Method(
