@@ -24,7 +24,7 @@ import pandas as pd  # noqa: E402
 
 from spadit import io  # noqa: E402
 from spadit.evaluation import score_methods, subsample, summarize  # noqa: E402
-from spadit.methods import METHODS  # noqa: E402
+from spadit.methods import BASELINES, METHODS  # noqa: E402
 
 MIN_CELLS = 10
 """A gene is scored when at least this many cells of the reference show it; genes seen in fewer still count as visible ones."""
@@ -70,7 +70,8 @@ def markdown(table: pd.DataFrame) -> str:
     lines.append("| method | " + " | ".join(f"{s} ({counts[s]:,} scored)" for s in slides) + " |")
     lines.append("|---" * (len(slides) + 1) + "|")
     best = table[table["kind"] == "floor"].groupby("slide")["median_pcc"].max()
-    for name, method in METHODS.items():
+    for name in BASELINES:
+        method = METHODS[name]
         cells = []
         for s in slides:
             row = table[(table["slide"] == s) & (table["method"] == name)].iloc[0]

@@ -30,3 +30,7 @@ class PairingError(SpaditError):
 
 class TrainingError(SpaditError):
     """A training that can't start or came to nothing usable."""
+
+
+class MethodError(SpaditError):
+    """A method of the benchmark that can't run here, or that returned something unusable."""

@@ -18,7 +18,7 @@ import scipy.stats
 from spadit import metrics
 from spadit.contracts import Evaluation, Split
 from spadit.errors import InputError
-from spadit.methods import METHODS, to_log_scale, visible_part
+from spadit.methods import BASELINES, METHODS, visible_part
 from spadit.preprocess import log_normalise
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def impute_with_methods(
     seed: int = 0,
     truth: np.ndarray | None = None,
     target: float | None = None,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] = BASELINES,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Impute hidden genes with every registered method, from the visible genes only.
 
@@ -89,8 +89,7 @@ def impute_with_methods(
         method = METHODS[name]
         if method.kind == "ceiling" and truth is None:
             continue
-        z = method.impute(part, reference, hidden, seed=seed, truth=truth, target=target)
-        yield name, to_log_scale(z, part, reference, hidden, target)
+        yield name, method.impute_log(part, reference, hidden, seed=seed, truth=truth, target=target)[0]
 
 
 def measured_values(slide: ad.AnnData, genes: Sequence[str], target: float | None = None):
@@ -112,7 +111,7 @@ def score_methods(
     seed: int = 0,
     target: float | None = None,
     imputed: ad.AnnData | None = None,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] = BASELINES,
 ) -> pd.DataFrame:
     """Score all methods, and SpaDiT where ``imputed`` is given: gene, method, fold and the measures.
 
@@ -201,7 +200,7 @@ def evaluate(
     table = score_methods(slide, reference, sets, seed, imputed=imputed)
     names = {g: part for part in ("train", "validation", "test") for g in getattr(split, part)}
     table["split"] = table["gene"].map(names)
-    ranks = {name: i for i, name in enumerate((MODEL, *METHODS))}
+    ranks = {name: i for i, name in enumerate((MODEL, *BASELINES))}
     order = {g: i for i, g in enumerate(slide.var_names)}
     table = table.sort_values(["method", "gene"], key=lambda c: c.map(ranks if c.name == "method" else order), kind="stable")
     table = table[COLUMNS].reset_index(drop=True)
@@ -268,7 +267,7 @@ def _facts(table: pd.DataFrame, split: Split, seed: int) -> Evaluation:
 
 
 def _floors() -> list:
-    return [m for m in METHODS.values() if m.ranked]
+    return [METHODS[name] for name in BASELINES if METHODS[name].ranked]
 
 
 def _competes(name: str) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -38,17 +41,34 @@ def environment(folder: Path, **extra: str) -> dict[str, str]:
 
 
 def nextflow(*arguments: object, cwd: Path, timeout: int = 900, **extra: str) -> subprocess.CompletedProcess:
-    """Run ``nextflow <arguments>`` in ``cwd``; stdout and stderr come together in ``.stdout``. ``extra`` adds environment variables."""
+    """Run ``nextflow <arguments>`` in ``cwd``; stdout and stderr come together in ``.stdout``. ``extra`` adds environment variables.
+
+    A run that doesn't end fails the test with what every thread was doing and the end of the log: a hang that comes once in hundreds
+    of runs can't be looked at later.
+    """
     cwd.mkdir(parents=True, exist_ok=True)
-    return subprocess.run(
+    with subprocess.Popen(
         [*command(), *map(str, arguments)],
         cwd=cwd,
         env=environment(cwd, **extra),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=timeout,
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            stdout, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            log = cwd / ".nextflow.log"
+            tail = log.read_text(encoding="utf-8", errors="replace")[-5000:] if log.exists() else "no log"
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGQUIT)  # Java prints its threads on this signal and goes on
+            time.sleep(3)
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+            stdout, _ = process.communicate()
+            pytest.fail(f"Nextflow did not end within {timeout} s.\n--- output, with Java's threads\n{stdout}\n--- .nextflow.log\n{tail}")
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout)
 
 
 def trace(outdir: Path) -> list[dict[str, str]]:

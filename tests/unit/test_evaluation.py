@@ -15,9 +15,9 @@ from spadit import evaluation
 from spadit.contracts import Evaluation, Failure
 from spadit.errors import InputError
 from spadit.evaluation import COLUMNS, MODEL, difference, evaluate, hidden_sets, judge, measured_values, read_imputed, top_genes
-from spadit.methods import METHODS
+from spadit.methods import BASELINES, METHODS
 
-N_METHODS = len(METHODS) + 1
+N_METHODS = len(BASELINES) + 1
 
 
 def build_imputed(slide, split, noise, seed=0):
@@ -68,7 +68,7 @@ def test_the_table(pair, good):
     n = len(split.train) + len(split.validation) + len(split.test)
     assert list(table.columns) == COLUMNS
     assert len(table) == n * N_METHODS and not table.duplicated(["gene", "method"]).any()
-    assert list(table["method"].unique()) == [MODEL, *METHODS]
+    assert list(table["method"].unique()) == [MODEL, *BASELINES]
     model = table[table["method"] == MODEL].set_index("gene")
     assert model[["coverage", "width", "reliability"]].notna().all(axis=None)
     np.testing.assert_allclose(model["width"], 2, atol=1e-5)

@@ -5,8 +5,9 @@ import pytest
 import scipy.stats
 
 from spadit import metrics
+from spadit.errors import MethodError
 from spadit.evaluation import impute_with_methods, measured_values
-from spadit.methods import METHODS, reference_z, slide_z, to_log_scale, visible_part
+from spadit.methods import BASELINES, METHODS, Method, reference_z, slide_z, to_log_scale, visible_part
 from spadit.methods.ridge import PENALTY, solve
 
 
@@ -26,14 +27,52 @@ def median_pcc(name, pair, **options):
 
 
 def test_the_registry_says_who_competes():
-    assert [m.name for m in METHODS.values() if m.ranked] == ["corr_weighted", "ridge", "knn50"]
+    assert [name for name in BASELINES if METHODS[name].ranked] == ["corr_weighted", "ridge", "knn50"]
     assert {name: METHODS[name].kind for name in ("library_size", "mean_z", "oracle_ridge")} == {
         "library_size": "control", "mean_z": "control", "oracle_ridge": "ceiling"
     }  # fmt: skip
     assert all(name == m.name and m.description and m.citation for name, m in METHODS.items())
 
 
-@pytest.mark.parametrize("name", METHODS)
+def test_every_method_of_the_registry_says_what_a_table_must_say():
+    for name, method in METHODS.items():
+        assert method.name == name and method.licence and method.minutes > 0
+        if method.kind == "method":
+            assert "doi:" in method.citation or "arXiv" in method.citation or "This project" in method.citation
+            assert method.requires or method.differs, f"{name}: own implementations say how they differ from the published one"
+
+
+@pytest.mark.parametrize(("returned", "said"), [((3, 2), "shape"), ("nan", "missing or infinite"), ("sd", "spread")])
+def test_what_a_method_returns_is_checked(hidden_pair, returned, said):
+    slide, reference, hidden, _ = hidden_pair
+    good = np.zeros((slide.n_obs, len(hidden)))
+
+    def function(*_, **__):
+        if returned == "sd":
+            return good, np.full_like(good, np.inf)
+        return np.full_like(good, np.nan) if returned == "nan" else np.zeros(returned)
+
+    with pytest.raises(MethodError, match=said):
+        Method("odd", "method", "", "", function).impute(slide, reference, hidden)
+
+
+def test_a_missing_package_is_named_with_its_remedy(hidden_pair):
+    slide, reference, hidden, _ = hidden_pair
+    method = Method("odd", "method", "", "", lambda *_, **__: 1 / 0, requires=("no-such-distribution",))
+    assert method.version == "" and method.missing() == ["no-such-distribution"]
+    with pytest.raises(MethodError, match=r"no-such-distribution.*spadit\[peers\]"):
+        method.impute(slide, reference, hidden)
+
+
+def test_spread_has_no_offset_on_the_log_scale(hidden_pair):
+    slide, reference, hidden, _ = hidden_pair
+    ones = np.ones((slide.n_obs, len(hidden)), dtype=np.float32)
+    values, sd = Method("odd", "method", "", "", lambda *_, **__: (0 * ones, ones)).impute_log(slide, reference, hidden)
+    upper = to_log_scale(ones, slide, reference, hidden)
+    np.testing.assert_allclose(sd, upper - values, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", BASELINES)
 def test_the_protocol(name, hidden_pair):
     slide, reference, hidden, truth = hidden_pair
     first = METHODS[name].impute(slide, reference, hidden, seed=1, truth=truth)
@@ -97,7 +136,8 @@ def test_the_ceiling_predicts_no_spot_from_itself(make_pair):
 
 def test_the_truth_reaches_the_ceiling_only(hidden_pair):
     slide, reference, hidden, truth = hidden_pair
-    for name, method in METHODS.items():
+    for name in BASELINES:
+        method = METHODS[name]
         with_truth, other = (method.impute(slide, reference, hidden, truth=t) for t in (truth, truth[::-1]))
         assert np.array_equal(with_truth, other) == (method.kind != "ceiling"), name
 

@@ -6,18 +6,24 @@ A method is a function ``impute(slide, reference, genes, *, seed, device, target
   in it, so that no method can look at them by mistake.
 - ``reference``: AnnData, raw counts in ``layers['counts']``, with the visible genes and the genes to impute (and more).
 - ``genes``: the genes to impute; none of them is in ``slide``.
-- returns spots × genes float32 on the **z-scale**: 0 is the gene's mean, 1 its standard deviation in the reference.
-  :func:`to_log_scale` brings it to the log-normalised scale.
+- returns spots × genes float32, or a pair of it and its standard deviation where the method has one. On the **z-scale** 0 is the gene's
+  mean, 1 its standard deviation in the reference (floors; :func:`to_log_scale` brings it to the log-normalised scale); a method that
+  makes log-normalised values says ``scale="log"``. Measures of accuracy don't depend on a gene's factor, SSIM and JS do on its offset.
+
+A method whose package isn't part of the pipeline's core names it in ``requires`` and imports it inside its function: the registry can be
+read without it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
 
 import anndata as ad
 import numpy as np
 
+from spadit.errors import MethodError
 from spadit.preprocess import log_normalise, zscore
 
 KINDS = ("floor", "control", "ceiling", "method")
@@ -33,15 +39,45 @@ class Method:
     description: str
     citation: str
     function: Callable[..., np.ndarray]
+    licence: str = "MIT"
+    """Of the package that does the work, else of this project."""
+    requires: tuple[str, ...] = ()
+    """Distributions beyond the pipeline's core, e.g. ('tangram-sc',). They are in the image and the extra 'peers'."""
+    defaults: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    """The settings that it runs with, for the documents: what the original has, where it isn't said otherwise."""
+    differs: str = ""
+    """How this implementation differs from the published one, in a sentence or two; '' where it is the authors' package as it is."""
+    scale: str = "z"
+    """Of what the function returns: 'z' or 'log'."""
+    minutes: float = 10
+    """About how long one fit may take on 2 CPU cores at 1,500 spots × 2,000 cells; the pipeline asks for several times that."""
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"unknown kind '{self.kind}' of method '{self.name}'")
+        if self.scale not in ("z", "log"):
+            raise ValueError(f"unknown scale '{self.scale}' of method '{self.name}'")
 
     @property
     def ranked(self) -> bool:
         """Whether it competes. Controls and ceilings don't."""
         return self.kind in ("floor", "method")
+
+    @property
+    def version(self) -> str:
+        """Version of the package that does the work, else of this project; '' when the package isn't installed."""
+        from spadit import __version__
+
+        if not self.requires:
+            return __version__
+        try:
+            return importlib.metadata.version(self.requires[0])
+        except importlib.metadata.PackageNotFoundError:
+            return ""
+
+    def missing(self) -> list[str]:
+        """What it requires and isn't installed."""
+        return [name for name in self.requires if not _installed(name)]
 
     def impute(
         self,
@@ -54,7 +90,21 @@ class Method:
         target: float | None = None,
         truth: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Impute hidden genes.
+        """Impute hidden genes: spots × genes, float32, on the method's own ``scale``. Raises as :meth:`run`."""
+        return self.run(slide, reference, genes, seed=seed, device=device, target=target, truth=truth)[0]
+
+    def run(
+        self,
+        slide: ad.AnnData,
+        reference: ad.AnnData,
+        genes: Sequence[str],
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        target: float | None = None,
+        truth: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Impute hidden genes, with their spread.
 
         Parameters
         ----------
@@ -71,23 +121,62 @@ class Method:
 
         Returns
         -------
-        numpy.ndarray
-            spots × genes, float32, z-scale.
+        values, sd
+            spots × genes each, float32, on the method's own ``scale``; sd is None where the method has none.
 
         Raises
         ------
         ValueError
-            When a gene to impute is visible, or the method returns another shape or values that are not finite.
+            When a gene to impute is visible.
+        MethodError
+            When a package that the method needs isn't installed, or it returns another shape or values that are not finite.
         """
         genes = list(genes)
         leaked = slide.var_names.intersection(genes)
         if len(leaked):
             raise ValueError(f"genes to impute are visible: {', '.join(leaked[:5])}")
+        if self.missing():
+            raise MethodError(
+                f"The method '{self.name}' needs {' and '.join(self.missing())}, which isn't installed.",
+                "Install the extra 'peers' (pip install 'spadit[peers]'), or run with containers: the image spadit/peers holds it.",
+            )
         extra = {"truth": truth} if self.kind == "ceiling" else {}
-        result = np.asarray(self.function(slide, reference, genes, seed=seed, device=device, target=target, **extra), dtype=np.float32)
-        if result.shape != (slide.n_obs, len(genes)) or not np.isfinite(result).all():
-            raise ValueError(f"method '{self.name}' returned {result.shape} or values that are not finite")
-        return result
+        result = self.function(slide, reference, genes, seed=seed, device=device, target=target, **extra)
+        values, sd = result if isinstance(result, tuple) else (result, None)
+        return self._checked(values, "values", slide.n_obs, genes), None if sd is None else self._checked(sd, "spread", slide.n_obs, genes)
+
+    def _checked(self, values: np.ndarray, what: str, n_spots: int, genes: list[str]) -> np.ndarray:
+        values = np.asarray(values, dtype=np.float32)
+        if values.shape != (n_spots, len(genes)):
+            raise MethodError(f"The method '{self.name}' returned {what} of shape {values.shape} instead of {(n_spots, len(genes))}.")
+        bad = ~np.isfinite(values).all(axis=0)
+        if bad.any():
+            gene = genes[int(np.flatnonzero(bad)[0])]
+            raise MethodError(
+                f"The method '{self.name}' returned missing or infinite {what} for {int(bad.sum())} genes, the first is '{gene}'."
+            )
+        return values
+
+    def impute_log(
+        self, slide: ad.AnnData, reference: ad.AnnData, genes: Sequence[str], **options
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """As :meth:`run`, on the log-normalised scale, whatever the method's own scale is."""
+        values, sd = self.run(slide, reference, genes, **options)
+        if self.scale == "log":
+            return values, sd
+        target = options.get("target")
+        if sd is not None:  # a spread has no offset
+            zero = to_log_scale(np.zeros_like(sd), slide, reference, genes, target)
+            sd = to_log_scale(sd, slide, reference, genes, target) - zero
+        return to_log_scale(values, slide, reference, genes, target), sd
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def visible_part(data: ad.AnnData, genes: Sequence[str]) -> ad.AnnData:
