@@ -31,7 +31,7 @@ from spadit.uncertainty import Trust, load_prior
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FACTS = (*coarse.SCALARS, "SD of the map", "Moran's I of the map", "agreement of the modes")
 """What reliability is read from."""
 BLOCK = 1 << 26
@@ -152,8 +152,9 @@ class SpaDiT:
         self._mapper = None
         n_folds = s.inner_folds if n_genes >= coarse.MIN_GENES else 2 * s.inner_folds  # a fold should not take much of a small panel
         inner = coarse.inner_folds(
-            self._counts, rows, self._neighbours, self._views, self._correlations, statistics, self.penalty, n_folds, self.seed
-        )
+            self._counts, rows, self._neighbours, self._views, self._correlations, self._clusters, statistics, self.penalty, n_folds,
+            self.seed,
+        )  # fmt: skip
         self._stack, base = coarse.Stack.fit(inner.maps, inner.y, inner.scalars, self.seed)
         map_scale = coarse.gene_scale(inner.maps)
         seconds = {"coarse": time.perf_counter() - begun}
@@ -207,7 +208,9 @@ class SpaDiT:
         self._neighbours = coarse.neighbour_mean(self._coordinates)
         self._views = self.reference.vectors(self.genes, self.genes)
         self._correlations = [coarse.correlation(z, z) for z in self._views]
-        self._spots = coarse.Spots.of(self._counts, self._neighbours, self._views)
+        self._clusters = self.reference.cluster_counts(self.genes)
+        rates = coarse.cluster_rates(self._clusters, self._clusters)
+        self._spots = coarse.Spots.of(self._counts, self._neighbours, self._views, rates, self._rows(len(self.genes)))
         _, totals, self.target_sum = log_normalise(self._counts)
         self._totals = totals
         n_cells = len(self.reference.cells)
@@ -317,7 +320,8 @@ class SpaDiT:
         self, genes: list[str], rows: np.ndarray, learn: coarse.Spots, modes: dict, needs_maps: bool, draws: int, counts: bool
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         cells = self.reference.vectors(genes, self.genes)
-        targets = self._mapper.targets([coarse.correlation(a, b) for a, b in zip(self._views, cells, strict=True)], cells)
+        rates = coarse.cluster_rates(self.reference.cluster_counts(genes), self._clusters)
+        targets = self._mapper.targets([coarse.correlation(a, b) for a, b in zip(self._views, cells, strict=True)], cells, rates)
         statistics = self._statistics(genes)
         some = coarse.make_maps(learn, targets)
         scale, scalars = coarse.gene_scale(some), coarse.gene_scalars(some, targets, statistics)
@@ -495,8 +499,9 @@ def choose_blend(parts: dict[str, np.ndarray], y: np.ndarray, seed: int, n_folds
     """The gate: which parts are summed, and with which weights.
 
     Every subset of the parts that holds the coarse condition is fitted by least squares (ridge 1e-3) to visible genes, each imputed as if
-    hidden, and scored by cross-validation over genes. The best one is taken when it gains anything over the coarse
-    condition alone; otherwise the coarse condition it is. Only weights above 0 are accepted: a network that is worth something adds.
+    hidden, and scored by cross-validation over genes. The best one is taken when it gains more over the coarse condition alone than the
+    standard error (over genes) of that gain; otherwise the coarse condition it is. Only weights above 0 are accepted: a network that is
+    worth something adds.
 
     Parameters
     ----------
@@ -538,7 +543,7 @@ def choose_blend(parts: dict[str, np.ndarray], y: np.ndarray, seed: int, n_folds
             if weights(everything, [first, *more]).min() <= 0:  # 0: it says nothing, e.g. of too few genes to train in folds
                 continue
             gain = alone - losses([first, *more])
-            if gain.mean() > best:
+            if gain.mean() > max(best, gain.std() / np.sqrt(n_genes)):
                 best, chosen = gain.mean(), [first, *more]
     if chosen == [first]:
         return {"coarse": 1.0}

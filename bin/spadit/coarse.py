@@ -17,10 +17,16 @@ from scipy.spatial import cKDTree
 
 from spadit.metrics import pcc
 from spadit.preprocess import averaging, log_normalise, unit_rows, zscore
+from spadit.reference import components_of, like_rows
 
 N_SPECTRAL = 8
 N_NEAREST = 50
 N_SMOOTH = 8
+N_LIKE = 30
+N_LIKE_COMPONENTS = 15
+PSEUDOCOUNT = 50.0
+MIXTURE_ROUNDS = (4, 10)
+"""Of fitting mixtures: how often the genes' factors are set, and steps of the shares in between. Few: the early end keeps shares smooth."""
 RBF_WIDTH = 0.7
 RBF_PENALTY = 0.3
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -30,13 +36,16 @@ VIEWS = ("cells", "averaged")
 LINEAR = tuple(f"{name}, {view}" for view in VIEWS for name in ("ridge", "rbf", "correlation"))
 SPECTRAL = tuple(f"component {i + 1}" for i in range(N_SPECTRAL))
 NEAREST = tuple(f"nearest, {view}" for view in VIEWS)
-MAPS = (*LINEAR, *SPECTRAL, "mean", "smoothed ridge", *NEAREST, "total")
+LIKE = tuple(f"{name}, like spots" for name in LINEAR)
+MAPS = (*LINEAR, *SPECTRAL, "mean", "smoothed ridge", *NEAREST, "total", *LIKE, "mixture")
 """ridge: gene-wise kernel ridge on the reference's gene correlations; rbf: the same with a Gaussian kernel on their distances;
 correlation: mean of the visible genes weighted by max(0, correlation); component i: the slide's i-th principal component times what the
 reference correlations say of the gene's share in it; mean: mean of the visible genes; smoothed ridge: ridge averaged over a spot and its
 8 nearest; nearest: mean of the gene over the 50 cells most like the spot; total: the spot's total (log). The first three and nearest are
-made from both views of the reference."""
+made from both views of the reference. like spots: the same from the average of the 30 spots most like the spot, wherever they lie; mixture:
+the gene in the mixture of the reference's clusters that explains this average best."""
 N_LINEAR = len(LINEAR) + N_SPECTRAL + 1
+TOTAL = MAPS.index("total")
 
 
 def neighbour_mean(coordinates: np.ndarray, k: int = N_SMOOTH) -> sp.csr_matrix:
@@ -66,23 +75,96 @@ class Spots:
         log1p of the visible total, z-scored, (spots,).
     nearest
         Per view of the reference (spots, cells): the weights that average over the most similar cells.
+    like
+        As y, from the average of the spots most like each.
+    shares
+        Of the reference's clusters in each spot, (spots, clusters), rows summing to 1.
+    usual
+        The shares' mean over all spots, (clusters,): what the map 'mixture' is seen against.
+    typical
+        The total that values are scaled to.
     """
 
     y: np.ndarray
     smooth: np.ndarray
     total: np.ndarray
     nearest: list[sp.csr_matrix]
+    like: np.ndarray
+    shares: np.ndarray
+    usual: np.ndarray
+    typical: float
 
     @classmethod
-    def of(cls, counts: sp.csr_matrix, neighbours: sp.csr_matrix, views: list[np.ndarray], block: int = 2048) -> Spots:
-        """From counts (spots × visible genes), the neighbour average (rows × spots) and the reference's visible genes per view."""
-        values, totals, _ = log_normalise(counts)
+    def of(
+        cls,
+        counts: sp.csr_matrix,
+        neighbours: sp.csr_matrix,
+        views: list[np.ndarray],
+        rates: np.ndarray,
+        pool: np.ndarray | slice = slice(None),
+        rows: np.ndarray | slice = slice(None),
+        block: int = 2048,
+    ) -> Spots:
+        """From counts (spots × visible genes), the neighbour average (rows × spots), the reference's visible genes per view and cluster.
+
+        Parameters
+        ----------
+        pool
+            The spots among which like ones are sought.
+        rows
+            The spots that are wanted; the others only take part as neighbours.
+        """
+        values, totals, typical = log_normalise(counts)
         y = zscore(values, CLIP)
-        return cls(y, neighbours @ y, standardised_total(totals), [nearest_cells(y, z, block) for z in views])
+        inside, near = components_of(y[pool], N_LIKE_COMPONENTS, 0, y[rows])
+        average = like_rows(near, inside, N_LIKE)
+        shares = mixture(np.expm1(average @ values[pool].toarray()), rates, block)  # of logarithms: one odd spot doesn't carry it away
+        like = average @ y[pool]  # not z-scored again: a gene that is mostly noise shrinks, and counts for less
+        total = standardised_total(totals[rows])
+        own = y[rows]
+        return cls(own, neighbours @ y, total, [nearest_cells(own, z, block) for z in views], like, shares, shares.mean(0), typical)
 
     def take(self, rows: np.ndarray | slice) -> Spots:
         """Some of the spots."""
-        return Spots(self.y[rows], self.smooth[rows], self.total[rows], [part[rows] for part in self.nearest])
+        nearest = [part[rows] for part in self.nearest]
+        own = (self.y[rows], self.smooth[rows], self.total[rows], nearest, self.like[rows], self.shares[rows])
+        return Spots(*own, self.usual, self.typical)
+
+
+def cluster_rates(counts: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """Each gene's counts per count of the visible genes, (clusters, genes) float32, from the clusters' counts of both. 50 counts of the
+    whole reference's profile are added to each cluster, so that one of few cells says little of its own."""
+    totals = visible.sum(1, keepdims=True)
+    profile = counts.sum(0) / max(totals.sum(), 1e-9)
+    return ((counts + PSEUDOCOUNT * profile) / (totals + PSEUDOCOUNT)).astype(np.float32)
+
+
+def mixture(expression: np.ndarray, rates: np.ndarray, block: int = 2048) -> np.ndarray:
+    """The shares of the reference's clusters that explain each spot best, (spots, clusters) float32, rows summing to 1.
+
+    Shares are fitted by multiplicative steps that lower the Kullback-Leibler divergence (Lee & Seung 2001), i.e. for Poisson counts.
+    What a platform sees of a gene differs from the reference's by a factor, which is set so that its sum over the spots is right.
+
+    Parameters
+    ----------
+    expression
+        (spots, visible genes), not negative, linear.
+    rates
+        (clusters, visible genes), :func:`cluster_rates`.
+    """
+    n_rounds, n_steps = MIXTURE_ROUNDS
+    shares = np.repeat(expression.sum(1, keepdims=True, dtype=np.float32) / len(rates), len(rates), axis=1)
+    measured = expression.sum(0, dtype=np.float64) + 1
+    for _ in range(n_rounds):
+        factor = measured / (shares.sum(0, dtype=np.float64) @ rates + 1)
+        own = (rates * factor).astype(np.float32)
+        sums = np.maximum(own.sum(1), 1e-12)
+        for i in range(0, len(shares), block):
+            part, seen = shares[i : i + block], expression[i : i + block]
+            for _ in range(n_steps):
+                part *= ((seen / (part @ own + 1e-6)) @ own.T) / sums
+    total = shares.sum(1, keepdims=True)
+    return np.where(total > 0, shares / np.where(total > 0, total, 1), 1 / len(rates)).astype(np.float32)
 
 
 def standardised_total(totals: np.ndarray) -> np.ndarray:
@@ -112,17 +194,21 @@ class Targets:
         (linear maps, visible genes, genes): such a map is ``y @ linear[i]``.
     cells
         Per view, z-scored (cells, genes).
+    rates
+        Per cluster of the reference, (clusters, genes).
     strongest
         Highest and mean top-5 absolute correlation with a visible gene, (genes, 2).
     """
 
     linear: np.ndarray
     cells: list[np.ndarray]
+    rates: np.ndarray
     strongest: np.ndarray
 
     def take(self, columns: np.ndarray | slice) -> Targets:
         """Some of the genes."""
-        return Targets(self.linear[:, :, columns], [part[:, columns] for part in self.cells], self.strongest[columns])
+        parts = (self.linear[:, :, columns], [part[:, columns] for part in self.cells], self.rates[:, columns])
+        return Targets(*parts, self.strongest[columns])
 
 
 class Mapper:
@@ -150,8 +236,8 @@ class Mapper:
             self.widths.append(width)
         self.components = principal_components(y)
 
-    def targets(self, correlations: list[np.ndarray], cells: list[np.ndarray]) -> Targets:
-        """From the reference's correlations of the visible with the target genes (per view) and the target genes' cells (per view)."""
+    def targets(self, correlations: list[np.ndarray], cells: list[np.ndarray], rates: np.ndarray) -> Targets:
+        """From the reference's correlations of visible with target genes (per view), the target genes' cells (per view) and rates."""
         n, n_targets = correlations[0].shape
         linear = np.zeros((N_LINEAR, n, n_targets), dtype=np.float32)
         for view, k in enumerate(correlations):
@@ -164,7 +250,7 @@ class Mapper:
             linear[len(LINEAR) + i] = np.outer(component, component @ correlations[0])
         linear[N_LINEAR - 1] = 1 / n
         ordered = -np.sort(-np.abs(correlations[0]), axis=0)
-        return Targets(linear, cells, np.column_stack([ordered[0], ordered[:5].mean(0)]))
+        return Targets(linear, cells, rates, np.column_stack([ordered[0], ordered[:5].mean(0)]))
 
 
 def principal_components(y: np.ndarray) -> np.ndarray:
@@ -202,7 +288,10 @@ def make_maps(spots: Spots, targets: Targets) -> np.ndarray:
     maps[:, :, N_LINEAR] = spots.smooth @ targets.linear[0]
     for view, weights in enumerate(spots.nearest):
         maps[:, :, N_LINEAR + 1 + view] = weights @ targets.cells[view]
-    maps[:, :, -1] = spots.total[:, None]
+    maps[:, :, TOTAL] = spots.total[:, None]
+    for i in range(len(LINEAR)):
+        maps[:, :, TOTAL + 1 + i] = spots.like @ targets.linear[i]
+    maps[:, :, -1] = mixed(spots, targets)
     return maps
 
 
@@ -213,7 +302,13 @@ def combine_maps(spots: Spots, targets: Targets, weights: np.ndarray) -> np.ndar
     result += spots.smooth @ (targets.linear[0] * weights[:, N_LINEAR])
     for view, nearest in enumerate(spots.nearest):
         result += nearest @ (targets.cells[view] * weights[:, N_LINEAR + 1 + view])
-    return result + spots.total[:, None] * weights[:, -1]
+    result += spots.like @ np.einsum("ivt,ti->vt", targets.linear[: len(LINEAR)], weights[:, TOTAL + 1 : -1])
+    return result + spots.total[:, None] * weights[:, TOTAL] + mixed(spots, targets) * weights[:, -1]
+
+
+def mixed(spots: Spots, targets: Targets) -> np.ndarray:
+    """The map 'mixture', (spots, genes): log-normalised, less what the slide's usual mixture has."""
+    return np.log1p(spots.typical * (spots.shares @ targets.rates)) - np.log1p(spots.typical * (spots.usual @ targets.rates))
 
 
 SHARED_SCALE = np.array([name in SPECTRAL for name in MAPS])
@@ -399,6 +494,7 @@ def inner_folds(
     neighbours: sp.csr_matrix,
     views: list[np.ndarray],
     correlations: list[np.ndarray],
+    clusters: np.ndarray,
     statistics: np.ndarray,
     penalty: float,
     n_folds: int,
@@ -412,6 +508,8 @@ def inner_folds(
         (spots, visible genes).
     rows
         The spots that are learned from.
+    clusters
+        Counts of the visible genes in the reference's clusters, (clusters, visible genes).
     """
     n_genes = counts.shape[1]
     n_folds = min(n_folds, n_genes)
@@ -426,18 +524,10 @@ def inner_folds(
         seen = np.setdiff1d(np.arange(n_genes), hidden)
         if not len(seen):
             raise ValueError("inner folds need at least 2 visible genes")
-        values, totals, _ = log_normalise(counts[around][:, seen])
-        y_around = zscore(values, CLIP)
-        y = y_around[inside]
-        views_seen = [z[:, seen] for z in views]
-        spots = Spots(
-            y,
-            local @ y_around,
-            standardised_total(totals[inside]),
-            [nearest_cells(y, z) for z in views_seen],
-        )
-        mapper = Mapper(y, [c[np.ix_(seen, seen)] for c in correlations], penalty)
-        targets = mapper.targets([c[np.ix_(seen, hidden)] for c in correlations], [z[:, hidden] for z in views])
+        rates = cluster_rates(clusters, clusters[:, seen])
+        spots = Spots.of(counts[around][:, seen], local, [z[:, seen] for z in views], rates[:, seen], inside, inside)
+        mapper = Mapper(spots.y, [c[np.ix_(seen, seen)] for c in correlations], penalty)
+        targets = mapper.targets([c[np.ix_(seen, hidden)] for c in correlations], [z[:, hidden] for z in views], rates[:, hidden])
         maps[:, hidden] = made = make_maps(spots, targets)
         scalars[hidden] = gene_scalars(made, targets, statistics[hidden])
     y = zscore(log_normalise(counts)[0], CLIP)[rows]

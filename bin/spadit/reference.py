@@ -8,6 +8,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
@@ -16,6 +17,8 @@ from spadit.preprocess import averaging, highly_variable, log_normalise, zscore
 
 N_COMPONENTS = 15
 N_NEIGHBOURS = 15
+N_CLUSTERS = 40
+"""Groups of like cells that a spot is taken to be a mixture of; at least 4 cells each on average."""
 N_TOP_GENES = 2000
 """Genes that say which cells are alike, when the reference doesn't name its highly variable ones."""
 
@@ -25,7 +28,8 @@ class Reference:
 
     Counts of a single cell are sparse: a gene that is there is often not seen. The average of a cell and its 15 nearest (in 15 principal
     components of the whole reference) shows it. The first view takes library sizes from the slide's visible genes, so that cells and spots
-    are on the same footing; the second from all genes of the reference. Each says something of its own, so both are used.
+    are on the same footing; the second from all genes of the reference. Each says something of its own, so both are used. Groups of like
+    cells (k-means in the same components) stand for the cell types that a spot may be a mixture of.
 
     Everything is put in the order of names, so that the order of cells and genes in the file doesn't matter.
 
@@ -74,20 +78,12 @@ class Reference:
         else:
             chosen = highly_variable(counts[rows], N_TOP_GENES)
         self.highly_variable = self.genes[chosen].tolist()
-        self._average = self._like_cells(self.values[:, np.flatnonzero(chosen)], seed)
-
-    @staticmethod
-    def _like_cells(values: sp.csc_matrix, seed: int) -> sp.csr_matrix:
-        """cells × cells: each row averages over the cell and its nearest ones."""
-        n_cells = values.shape[0]
-        k = min(N_NEIGHBOURS + 1, n_cells)
-        z = zscore(values)
-        n_components = min(N_COMPONENTS, n_cells - 1, z.shape[1])
-        if n_components < 1:
-            return sp.identity(n_cells, dtype=np.float32, format="csr")
-        components = PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(z)
-        nearest = NearestNeighbors(n_neighbors=k).fit(components).kneighbors(components, return_distance=False)
-        return averaging(nearest, n_cells)
+        components = components_of(zscore(self.values[:, np.flatnonzero(chosen)]), N_COMPONENTS, seed)[0]
+        self._average = like_rows(components, components, N_NEIGHBOURS + 1)
+        n_clusters = max(1, min(N_CLUSTERS, len(cells) // 4))
+        group = KMeans(n_clusters, n_init=2, random_state=seed).fit_predict(components)
+        member = sp.csr_matrix((np.ones(len(cells), dtype=np.float32), (group, np.arange(len(cells)))), shape=(n_clusters, len(cells)))
+        self._clusters = (member @ self._counts).toarray().astype(np.float32)
 
     def vectors(self, genes: Sequence[str], visible: Sequence[str]) -> list[np.ndarray]:
         """z-scored cells × genes (float32) of both views: as they are (library sizes from the visible genes), and averaged over like cells.
@@ -104,9 +100,29 @@ class Reference:
         own = np.log1p(self._counts[:, columns].toarray() * scale[:, None]).astype(np.float32)
         return [zscore(own), zscore(self._average @ self.values[:, columns].toarray())]
 
+    def cluster_counts(self, genes: Sequence[str]) -> np.ndarray:
+        """Counts of genes in groups of like cells, (clusters, genes) float32. Raises as :meth:`vectors`."""
+        return self._clusters[:, self._columns(genes)]
+
     def _columns(self, genes: Sequence[str]) -> np.ndarray:
         columns = self.genes.get_indexer(list(genes))
         if (columns < 0).any():
             missing = [gene for gene, column in zip(genes, columns, strict=True) if column < 0]
             raise InputError(f"{len(missing)} genes are not in the reference, e.g. {', '.join(missing[:5])}.")
         return columns
+
+
+def components_of(z: np.ndarray, n: int, seed: int, more: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The rows of z in its first n components, (rows, at most n), and those of ``more`` in the same ones. Zeros where nothing varies."""
+    n = min(n, z.shape[0] - 1, z.shape[1])
+    if n < 1 or not z.any():
+        return np.zeros((len(z), 1), dtype=np.float32), None if more is None else np.zeros((len(more), 1), dtype=np.float32)
+    pca = PCA(n, svd_solver="randomized", random_state=seed).fit(z)
+    return pca.transform(z), None if more is None else pca.transform(more)
+
+
+def like_rows(points: np.ndarray, pool: np.ndarray, k: int) -> sp.csr_matrix:
+    """points × pool: each row averages over the k points of the pool nearest to it, itself among them if it is in the pool."""
+    k = min(k, len(pool))
+    nearest = NearestNeighbors(n_neighbors=k).fit(pool).kneighbors(points, return_distance=False)
+    return averaging(nearest, len(pool))

@@ -9,7 +9,20 @@ from scipy.spatial.distance import cdist, pdist
 from sklearn.kernel_ridge import KernelRidge
 
 from spadit import coarse
-from spadit.coarse import MAPS, MIN_GENES, SCALARS, Mapper, Spots, Stack, combine_maps, correlation, inner_folds, make_maps
+from spadit.coarse import (
+    MAPS,
+    MIN_GENES,
+    SCALARS,
+    Mapper,
+    Spots,
+    Stack,
+    cluster_rates,
+    combine_maps,
+    correlation,
+    inner_folds,
+    make_maps,
+    mixture,
+)  # fmt: skip
 from spadit.metrics import pcc
 from spadit.preprocess import log_normalise, zscore
 
@@ -30,9 +43,11 @@ class Case:
         self.cells = [zscore(z)[:, n_visible:] for z in cells]
         self.correlations = [z.T @ z / N_CELLS for z in self.views]
         self.cross = [z.T @ t / N_CELLS for z, t in zip(self.views, self.cells, strict=True)]
-        self.spots = Spots.of(self.counts, coarse.neighbour_mean(self.coordinates), self.views)
+        self.clusters = rng.poisson(20 * np.exp(0.5 * rng.normal(size=(6, 5)) @ loadings)).astype(np.float32)
+        rates = cluster_rates(self.clusters, self.clusters[:, :n_visible])
+        self.spots = Spots.of(self.counts, coarse.neighbour_mean(self.coordinates), self.views, rates[:, :n_visible])
         self.y = self.spots.y
-        self.targets = Mapper(self.y, self.correlations, PENALTY).targets(self.cross, self.cells)
+        self.targets = Mapper(self.y, self.correlations, PENALTY).targets(self.cross, self.cells, rates[:, n_visible:])
         self.maps = make_maps(self.spots, self.targets)
 
     def __getitem__(self, name):
@@ -85,7 +100,9 @@ def test_correlation_map_is_a_mean_weighted_by_positive_correlation(case, view):
 
 
 def test_a_gene_that_correlates_with_none_gets_an_empty_correlation_map():
-    targets = Mapper(np.ones((5, 2)), [np.eye(2)] * 2, 1.0).targets([np.array([[-0.5], [0.0]])] * 2, [np.zeros((3, 1))] * 2)
+    targets = Mapper(np.ones((5, 2)), [np.eye(2)] * 2, 1.0).targets(
+        [np.array([[-0.5], [0.0]])] * 2, [np.zeros((3, 1))] * 2, np.ones((1, 1))
+    )
     assert not targets.linear[MAPS.index("correlation, cells")].any() and np.isfinite(targets.linear).all()
 
 
@@ -202,6 +219,58 @@ def test_the_noisier_the_reference_the_higher_the_penalty():
     assert coarse.choose_penalty(y, correlation(good, good)) < coarse.choose_penalty(y, correlation(bad, bad))
 
 
+# ---- like spots and mixtures -----------------------------------------------------------------------------------------
+
+
+def test_like_spots_are_the_nearest_in_principal_components(case):
+    """11 genes have 11 components, so that distances are those of the genes themselves."""
+    nearest = np.argsort(cdist(case.y, case.y), axis=1)[:, :30]
+    np.testing.assert_allclose(case.spots.like, case.y[nearest].mean(1), atol=1e-4)
+    linear = case.targets.linear[MAPS.index("ridge, averaged")]
+    np.testing.assert_allclose(case["ridge, averaged, like spots"], case.spots.like @ linear, atol=1e-4)
+
+
+def test_only_spots_of_the_pool_are_averaged(case):
+    """Spots outside the pool get an average of the pool's, and change nobody else's."""
+    neighbours, rates, pool = coarse.neighbour_mean(case.coordinates), np.ones((3, 11), dtype=np.float32), np.arange(40)
+    before = Spots.of(case.counts, neighbours, case.views, rates, pool)
+    counts = case.counts.toarray()
+    counts[50] *= 7  # the same profile, so that standardising moves little
+    after = Spots.of(sp.csr_matrix(counts), neighbours, case.views, rates, pool)
+    assert before.like.shape == (60, 11)
+    np.testing.assert_allclose(before.like, after.like, atol=0.05)
+
+
+def test_cluster_rates_by_hand():
+    counts, visible = np.array([[4.0, 0.0], [0.0, 0.0]]), np.array([[10.0, 90.0], [0.0, 0.0]])
+    profile = np.array([0.04, 0.0])  # counts per visible count of the whole reference
+    np.testing.assert_allclose(cluster_rates(counts, visible), [[(4 + 50 * 0.04) / 150, 0], profile], rtol=1e-6)
+
+
+def test_mixture_finds_the_shares_that_made_the_spots():
+    rng = np.random.default_rng(0)
+    rates = rng.gamma(0.3, size=(4, 60))
+    rates /= rates.sum(1, keepdims=True)
+    truth = rng.dirichlet(np.ones(4), 50)
+    factor = rng.lognormal(sigma=0.1, size=60)  # what the platform makes of each gene
+    spots, rates = (300 * truth @ rates * factor).astype(np.float32), rates.astype(np.float32)
+    found = mixture(spots, rates)
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
+    assert np.abs(found - truth).mean() < 0.05
+    np.testing.assert_allclose(found, mixture(spots, rates, block=7), atol=1e-5)
+
+
+def test_an_empty_spot_is_an_even_mixture():
+    found = mixture(np.zeros((2, 5), dtype=np.float32), np.ones((4, 5), dtype=np.float32))
+    np.testing.assert_allclose(found, 0.25)
+
+
+def test_the_mixture_map_is_the_clusters_rate_on_the_log_scale(case):
+    total, rates = np.median(case.counts.toarray().sum(1)), case.targets.rates
+    expected = np.log1p(total * case.spots.shares @ rates) - np.log1p(total * case.spots.shares.mean(0) @ rates)
+    np.testing.assert_allclose(case["mixture"], expected, atol=1e-4)
+
+
 # ---- maps as if hidden -----------------------------------------------------------------------------------------------
 
 
@@ -210,7 +279,8 @@ def folds_of(case, counts=None, n_folds=4, rows=None, seed=0):
     rows = np.arange(60) if rows is None else rows
     statistics = np.random.default_rng(0).uniform(size=(11, 3))
     neighbours = coarse.neighbour_mean(case.coordinates)
-    return inner_folds(counts, rows, neighbours, case.views, case.correlations, statistics, PENALTY, n_folds, seed)
+    clusters = case.clusters[:, :11]
+    return inner_folds(counts, rows, neighbours, case.views, case.correlations, clusters, statistics, PENALTY, n_folds, seed)
 
 
 def spoilt(counts, gene):
@@ -239,9 +309,10 @@ def test_maps_as_if_hidden_are_those_of_a_slide_without_the_gene(case):
     for gene in (2, 9):
         seen = np.arange(11) != gene
         views = [z[:, seen] for z in case.views]
-        spots = Spots.of(case.counts[:, seen], coarse.neighbour_mean(case.coordinates), views)
+        rates = cluster_rates(case.clusters[:, :11], case.clusters[:, :11][:, seen])
+        spots = Spots.of(case.counts[:, seen], coarse.neighbour_mean(case.coordinates), views, rates[:, seen])
         mapper = Mapper(spots.y, [k[np.ix_(seen, seen)] for k in case.correlations], PENALTY)
-        targets = mapper.targets([k[np.ix_(seen, ~seen)] for k in case.correlations], [z[:, ~seen] for z in case.views])
+        targets = mapper.targets([k[np.ix_(seen, ~seen)] for k in case.correlations], [z[:, ~seen] for z in case.views], rates[:, ~seen])
         np.testing.assert_allclose(found.maps[:, gene], make_maps(spots, targets)[:, 0], atol=1e-4)
     np.testing.assert_allclose(found.y, zscore(log_normalise(case.counts)[0]), atol=1e-6)
 
@@ -261,7 +332,7 @@ def test_folds_are_seeded_and_one_gene_is_too_few(case):
     assert not np.array_equal(folds_of(case).maps, folds_of(case, seed=1).maps)
     with pytest.raises(ValueError, match="at least 2 visible genes"):
         inner_folds(case.counts[:, :1], np.arange(60), coarse.neighbour_mean(case.coordinates), [z[:, :1] for z in case.views],
-                    [k[:1, :1] for k in case.correlations], np.ones((1, 3)), PENALTY, 5, 0)  # fmt: skip
+                    [k[:1, :1] for k in case.correlations], case.clusters[:, :1], np.ones((1, 3)), PENALTY, 5, 0)  # fmt: skip
 
 
 # ---- the stack -------------------------------------------------------------------------------------------------------
@@ -335,7 +406,7 @@ def test_corrections_that_gain_nothing_are_left_out():
 def test_a_genes_values_come_from_weights_that_it_did_not_teach(n_genes):
     maps, y, scalars, _ = made_up(n_genes, effect=0.8)
     other = y.copy()
-    other[:, 7] = np.random.default_rng(3).normal(size=len(y))
+    other[:, 7] += 0.1 * np.random.default_rng(3).normal(size=len(y))  # a little: the strength, chosen over all genes, stays the same
     (before_stack, before), (after_stack, after) = Stack.fit(maps, y, scalars), Stack.fit(maps, other, scalars)
     same = (before == after).all(0)
     assert same[7] and same.sum() == n_genes / 5  # its fold

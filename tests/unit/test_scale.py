@@ -78,11 +78,13 @@ def test_maps_get_the_genes_mean_and_sd_and_keep_their_shape():
     np.testing.assert_allclose(values.mean(0), mean, rtol=1e-5)
     np.testing.assert_allclose(values.std(0), sd, rtol=1e-4)
     assert all(np.corrcoef(values[:, g], z[:, g])[0, 1] > 0.9999 for g in range(3))
-    np.testing.assert_allclose(to_expression(z, mean, sd, spread=np.full(3, 2.0)), np.maximum(z / 2 * sd + mean, 0), rtol=1e-5)
+    np.testing.assert_allclose(to_expression(z[:, :1], mean[:1], sd[:1], spread=np.full(1, 2.0)), z[:, :1] / 2 * sd[0] + mean[0], rtol=1e-4)
 
 
-def test_nothing_is_below_zero_and_a_flat_map_is_its_mean():
+def test_all_is_above_zero_in_the_maps_order_and_of_the_expected_mean():
     z = np.column_stack([np.linspace(-1, 1, 11), np.zeros(11)])
     values = to_expression(z, np.array([0.1, 0.7]), np.array([1.0, 1.0]))
-    assert values.min() == 0 and values[-1, 0] > 1
+    assert values.min() > 0 and (np.diff(values[:, 0]) > 0).all()
+    assert values[0, 0] < 0.1 * values[-1, 0]
+    np.testing.assert_allclose(values.mean(0), [0.1, 0.7], rtol=1e-6)
     np.testing.assert_allclose(values[:, 1], 0.7, rtol=1e-6)
