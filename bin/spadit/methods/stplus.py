@@ -77,7 +77,7 @@ METHOD = Method(
     "stPlus",
     "method",
     "autoencoder of spots and cells together; weighted mean of the hidden gene over the 50 cells nearest in its embedding",
-    "Shengquan C, Boheng Z, Xiaoyang C, Xuegong Z, Rui J. stPlus: a reference-based method for the accurate enhancement of spatial "
+    "Chen S, Zhang B, Chen X, Zhang X, Jiang R. stPlus: a reference-based method for the accurate enhancement of spatial "
     "transcriptomics. Bioinformatics 37, i299-i307 (2021). doi:10.1093/bioinformatics/btab298.",
     impute,
     requires=("stPlus",),
