@@ -9,7 +9,7 @@ from spadit.methods import gimvi
 
 
 def test_protocol(make_pair, monkeypatch):
-    monkeypatch.setattr(gimvi, "N_EPOCHS", 50)
+    monkeypatch.setattr(gimvi, "N_EPOCHS", 100)
     check_method("gimVI", make_pair)
 
 
