@@ -59,9 +59,34 @@ def test_no_package_registry_is_named():
 
 
 def test_versions_agree():
-    """One version: of the library, the manifest, the image and its label."""
+    """One version: of the library, the manifest, the images and their labels."""
     version = re.search(r'__version__ = "(.+)"', (ROOT / "bin/spadit/__init__.py").read_text(encoding="utf-8"))[1]
     assert re.search(r"\n\s*version\s*=\s*'(\d.+)'", (ROOT / "nextflow.config").read_text(encoding="utf-8"))[1] == version
-    assert re.search(r"spadit/core:([^'\"]+)", (ROOT / "conf/base.config").read_text(encoding="utf-8"))[1] == version
-    dockerfile = (ROOT / "containers/core/Dockerfile").read_text(encoding="utf-8")
-    assert f'image.version="{version}"' in dockerfile and f"spadit/core:{version} " in dockerfile
+    assert set(re.findall(r"spadit/[a-z]+:([^'\"]+)", (ROOT / "conf/base.config").read_text(encoding="utf-8"))) == {version}
+    for image in ("core", "peers"):
+        dockerfile = (ROOT / "containers" / image / "Dockerfile").read_text(encoding="utf-8")
+        assert f'image.version="{version}"' in dockerfile and f"spadit/{image}:{version} " in dockerfile
+    assert f"ARG VERSION={version}\n" in dockerfile  # the core that peers are put on
+
+
+def locked(name: str) -> dict[str, str]:
+    """Package -> version of a lock file; each has at least one hash."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    entries = re.findall(r"^([a-z0-9.-]+)==([^\s;]+)([^\n]*)\\\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)+)", text, re.M)
+    assert len(entries) == len(re.findall(r"^\w", text, re.M)), f"{name}: a package without a hash"
+    return {package: version for package, version, *_ in entries}
+
+
+def test_peers_lie_on_top_of_the_core():
+    """Nothing is installed twice, what builds is the core's, and every method's package is locked."""
+    core, peers = locked("containers/core/requirements.txt"), locked("containers/peers/requirements.txt")
+    assert not set(core) & set(peers)
+    [(package, version)] = locked("containers/peers/build.txt").items()
+    assert package not in peers and core[package] == version
+    assert peers["torchvision"].split(".")[1:] == [str(int(core["torch"].split(".")[1]) + 15), core["torch"].split(".")[2]]
+    from spadit.methods import METHODS
+
+    required = {name.lower() for method in METHODS.values() for name in method.requires}
+    assert required <= set(peers), "a method's package is not in containers/peers"
+    extra = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("peers = [")[2].partition("]")[0]
+    assert required == set(re.findall(r'^ +"([a-z-]+)', extra, re.M)) - {"torchvision"}, "the extra 'peers' of pyproject.toml"

@@ -89,6 +89,19 @@ def test_image_holds_what_is_locked_and_nothing_of_this_machine(image, environme
     assert inside("multiqc --version").startswith("multiqc, version")
 
 
+def test_peers_image_adds_what_is_locked(image, environment):
+    checked([ROOT / "containers/build.sh", "peers"], minutes=10, env=environment)
+    peers = image.replace("core", "peers")
+    names = "novosparc, scvi.external, tangram, torchvision"
+    checked(["podman", "run", "--rm", peers, "python3", "-c", f"import {names}"], env=environment)
+    lock = (ROOT / "containers/peers/requirements.txt").read_text(encoding="utf-8")
+    found = checked(["podman", "run", "--rm", peers, "pip", "list", "--format", "freeze"], env=environment)
+    normal = {re.sub(r"[-_.]+", "-", n).lower(): v for n, v in re.findall(r"^(\S+)==(\S+)$", found, re.M)}
+    locked = dict(re.findall(r"^([\w-]+)==([^\s;]+)", lock, re.M))
+    assert {name: normal.get(name) for name in locked} == locked
+    assert checked(["podman", "run", "--rm", peers, "sh", "-c", "id -u; pip config list"], env=environment).strip() == "1000"
+
+
 def test_podman(image, environment, tmp_path):
     run_pipeline(tmp_path, environment, "test,podman")
     assert all("podman run" in script and image in script for script in task_scripts(tmp_path))

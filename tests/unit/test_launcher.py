@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.machinery
 import importlib.util
 import os
@@ -111,6 +112,45 @@ def test_python_environment_only_without_containers(launcher, arguments, expecte
     assert launcher.needs_python(arguments) is expected
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--input", "x.csv"], False),
+        (["--input", "x.csv", "--benchmark"], True),
+        (["--robustness", "-resume"], True),
+        (["--ablation=true"], True),
+        (["--benchmark", "false"], False),
+        (["--benchmark", "false", "--ablation"], True),
+        (["--benchmark_folds", "5"], False),
+        (["-params-file", "on.yml"], True),
+        (["-params-file", "on.json"], True),
+        (["-params-file", "off.yml"], False),
+        (["-params-file", "missing.yml"], False),
+    ],
+)
+def test_other_methods_are_set_up_when_asked_for(launcher, tmp_path, monkeypatch, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "on.yml").write_text("input: x.csv\nbenchmark: true\n")
+    (tmp_path / "on.json").write_text('{"input": "x.csv",\n "robustness": true}')
+    (tmp_path / "off.yml").write_text("input: x.csv\nbenchmark: false\nno_benchmark: true\n")
+    assert launcher.needs_peers(arguments) is expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "first"),
+    [(["--input", "x"], ["core"]), (["--benchmark"], ["peers", "core"]), (["--benchmark", "-profile", "docker"], [])],
+)
+def test_tasks_find_the_other_methods_python_first(launcher, path, tmp_path, monkeypatch, arguments, first):
+    answer = 'if [ "$1" = -version ]; then echo "version 25.04.0"; else echo "$PATH" >'
+    program(path, "nextflow", f'#!/bin/sh\n{answer} "{tmp_path / "out"}"; fi\n')
+    monkeypatch.setenv("SPADIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(launcher, "core_environment", lambda: tmp_path / "core")
+    monkeypatch.setattr(launcher, "peer_environment", lambda core: tmp_path / "peers")
+    assert launcher.run(arguments) == 0
+    folders = [str(tmp_path / name / "bin") for name in first]
+    assert (tmp_path / "out").read_text().strip() == os.pathsep.join([*folders, str(path)])
+
+
 def test_options_of_a_nextflow_command_line(launcher):
     arguments = ["--outdir", "a b", "-profile", "x,y", "-resume", "--outdir=c"]
     assert launcher.option(arguments, "--outdir") == "c"
@@ -198,11 +238,29 @@ def test_environment_is_named_by_its_requirements(launcher, cache, tmp_path):
     second.write_text("numpy==2")
     assert launcher.environment_folder("env", first).parent == cache
     assert launcher.environment_folder("env", first) != launcher.environment_folder("env", second)
-    assert launcher.environment_folder("env", first, base=cache / "a") != launcher.environment_folder("env", first, base=cache / "b")
+    assert launcher.environment_folder("env", first, bases=[cache / "a"]) != launcher.environment_folder("env", first, bases=[cache / "b"])
 
 
-def make_small(launcher, requirements: Path, check: str = "pass") -> Path:
-    return launcher.python_environment("small", requirements, "the small environment", 1e6, 1e6, check)
+def make_small(launcher, requirements: Path, check: str = "pass", **options) -> Path:
+    return launcher.python_environment("small", requirements, "the small environment", 1e6, 1e6, check, **options)
+
+
+def toy_wheel(folder: Path, name: str, code: str = "") -> Path:
+    """A wheel of one module, version 1."""
+    import zipfile
+
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{name}.py", code)
+        wheel.writestr(f"{name}-1.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        wheel.writestr(f"{name}-1.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{name}-1.dist-info/RECORD", "")
+    return path
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_environment_is_made_and_its_programs_run_from_where_it_ends_up(launcher, cache, tmp_path):
@@ -221,15 +279,9 @@ def test_environment_is_made_and_its_programs_run_from_where_it_ends_up(launcher
 def test_a_package_without_its_hash_is_refused(launcher, cache, tmp_path, monkeypatch):
     """What the lock file promises is kept: only known files are installed. Needs no network: the 'index' is a folder."""
     import base64
-    import zipfile
 
     wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    with zipfile.ZipFile(wheels / "toy-1-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("toy.py", "")
-        wheel.writestr("toy-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: toy\nVersion: 1\n")
-        wheel.writestr("toy-1.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr("toy-1.dist-info/RECORD", "")
+    toy_wheel(wheels, "toy")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     requirements = tmp_path / "requirements.txt"
@@ -238,6 +290,51 @@ def test_a_package_without_its_hash_is_refused(launcher, cache, tmp_path, monkey
         make_small(launcher, requirements)
     assert not [p for p in cache.iterdir() if p.is_dir()]
     assert "HASHES" in next(cache.glob("*.log")).read_text()
+
+
+TOY_BACKEND = """
+import os, zipfile
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    with zipfile.ZipFile(os.path.join(folder, "toysource-1-py3-none-any.whl"), "w") as wheel:
+        wheel.writestr("toysource.py", "")
+        wheel.writestr("toysource-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: toysource\\nVersion: 1\\n")
+        wheel.writestr("toysource-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("toysource-1.dist-info/RECORD", "")
+    return "toysource-1-py3-none-any.whl"
+"""
+
+
+def test_only_the_named_packages_are_built_from_source(launcher, cache, tmp_path, monkeypatch):
+    """A source archive runs its own code when it is installed: none may by accident. What builds it is locked, too."""
+    import tarfile
+
+    files = tmp_path / "files"
+    source = files / "toysource-1"
+    source.mkdir(parents=True)
+    (source / "pyproject.toml").write_text('[build-system]\nrequires = ["toybackend"]\nbuild-backend = "toybackend"\n')
+    (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: toysource\nVersion: 1\n")
+    with tarfile.open(files / "toysource-1.tar.gz", "w:gz") as archive:
+        archive.add(source, "toysource-1")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(files))
+    requirements, build = tmp_path / "requirements.txt", tmp_path / "build.txt"
+    requirements.write_text(f"toysource==1 --hash=sha256:{sha256(files / 'toysource-1.tar.gz')}\n")
+    build.write_text(f"toybackend==1 --hash=sha256:{sha256(toy_wheel(files, 'toybackend', TOY_BACKEND))}\n")
+    with pytest.raises(launcher.Problem, match="lacks a package"):
+        make_small(launcher, requirements, "import toysource")
+    folder = make_small(launcher, requirements, "import toysource", sources=["toysource"], build_requirements=build)
+    assert list(folder.glob("lib/python*/site-packages/toysource.py"))
+
+
+def test_packages_of_all_bases_are_visible(launcher, cache, tmp_path):
+    for name in ("a", "b"):
+        packages = tmp_path / name / "lib" / "python3" / "site-packages"
+        packages.mkdir(parents=True)
+        (packages / f"only_in_{name}.py").touch()
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("# none\n")
+    assert make_small(launcher, requirements, "import only_in_a, only_in_b", bases=[tmp_path / "a", tmp_path / "b"]).is_dir()
 
 
 def test_environment_that_does_not_load_is_refused(launcher, cache, tmp_path):
