@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spadit.metrics import pcc
 from spadit.methods.base import Method, visible_part
+from spadit.metrics import pcc
 from spadit.preprocess import log_normalise
 
 log = logging.getLogger(__name__)

@@ -42,8 +42,8 @@ METHOD = Method(
     "SpaDiT",
     "method",
     "this project's model: maps of a gene made from the visible genes and the reference, and diffusion transformers on what these miss",
-    "Li X, Zhu F, Min W. SpaDiT: diffusion transformer for spatial gene expression prediction using scRNA-seq. Brief. Bioinform. 25, bbae571 (2024). "
-    "doi:10.1093/bib/bbae571.",
+    "Li X, Zhu F, Min W. SpaDiT: diffusion transformer for spatial gene expression prediction using scRNA-seq. "
+    "Brief. Bioinform. 25, bbae571 (2024). doi:10.1093/bib/bbae571.",
     impute,
     defaults={"preset": PRESET},
     differs="This project's model, which starts from the published one: docs/methods.md, 'The model'.",

@@ -82,8 +82,8 @@ METHOD = Method(
     "SpaGE",
     "method",
     "weighted mean over the 50 cells nearest to the spot in the principal vectors that cells and spots share",
-    "Abdelaal T, Mourragui S, Mahfouz A, Reinders MJT. SpaGE: Spatial Gene Enhancement using scRNA-seq. Nucleic Acids Res. 48, e107 (2020). "
-    "doi:10.1093/nar/gkaa740.",
+    "Abdelaal T, Mourragui S, Mahfouz A, Reinders MJT. SpaGE: Spatial Gene Enhancement using scRNA-seq. "
+    "Nucleic Acids Res. 48, e107 (2020). doi:10.1093/nar/gkaa740.",
     impute,
     defaults={"principal vectors": N_VECTORS, "of few genes": SHARE_OF_GENES, "least cosine": LEAST_COSINE, "cells": N_CELLS},
     differs="Own implementation. z-scores are clipped at ±10; a spot without a near cell gets the plain mean of its 50.",

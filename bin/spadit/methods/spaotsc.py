@@ -70,7 +70,8 @@ def transport_plan(correlation: np.ndarray, cells: np.ndarray | None = None, spo
     weight = np.exp(correlation)
     a, b = weight.sum(axis=1) / weight.sum(), weight.sum(axis=0) / weight.sum()
     cost = np.exp(1 - correlation) ** 2
-    options = {"reg": EPSILON, "reg_m": RHO, "reg_type": "entropy", "numItermax": N_SINKHORN, "stopThr": TOLERANCE}
+    # the divergence from a matrix of ones is the entropy
+    options = {"reg": EPSILON, "reg_m": RHO, "c": np.ones_like(cost), "numItermax": N_SINKHORN, "stopThr": TOLERANCE}
     if cells is None or spots is None or ALPHA == 0:
         return sinkhorn_unbalanced(a, b, cost, **options)
     plan = a[:, None] * b[None, :]
@@ -117,8 +118,8 @@ METHOD = Method(
     impute,
     requires=("POT",),
     defaults={"alpha": ALPHA, "epsilon": EPSILON, "rho": RHO, "cost": "exp(1 - Spearman)²", "components": N_COMPONENTS},
-    differs="Own implementation on POT's Sinkhorn iterations; the structured problem is linearised 5 times. At most 2,500 cells (seeded) and "
-    "2,500 spots per plan; more spots are divided at random into several plans.",
+    differs="Own implementation on POT's Sinkhorn iterations; the structured problem is linearised 5 times. At most 2,500 "
+    "cells (seeded) and 2,500 spots per plan; more spots are divided at random into several plans.",
     scale="log",
     minutes=5,
 )

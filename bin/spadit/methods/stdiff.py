@@ -26,7 +26,7 @@ N_SAMPLES = 4
 
 
 class Block(nn.Module):
-    """DiT block whose attention runs over the cells of a batch, as in stDiff: (cells, width), condition (cells, width) -> (cells, width)."""
+    """DiT block whose attention runs over the cells of a batch, as in stDiff."""
 
     def __init__(self, width: int, n_heads: int):
         super().__init__()
@@ -36,7 +36,7 @@ class Block(nn.Module):
         self.modulation = nn.Sequential(nn.SiLU(), zero(nn.Linear(width, 6 * width)))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Shift, scale and gate of both residual paths come from the condition; at the start they are the identity."""
+        """x, condition: (cells, width) -> (cells, width). The condition shifts, scales and gates both residual paths."""
         paths = (lambda y: self.attention(y[None])[0], self.mlp)
         parts = self.modulation(condition).chunk(6, dim=1)
         for path, norm, (shift, scale, gate) in zip(paths, self.norms, (parts[:3], parts[3:]), strict=True):
@@ -166,8 +166,9 @@ METHOD = Method(
         "sampling steps": N_SAMPLING_STEPS,
         "samples averaged": N_SAMPLES,
     },
-    differs="Own implementation, cut to minutes on a CPU: width 128 and 4 blocks (original: 512 or 1,024 and 6), 1,500 training steps of 256 cells at a higher "
-    "learning rate (900 epochs of up to 2,048), 50 of 1,500 sampling steps. Values are z-scores (scaled to -1 ... 1), cells aren't "
+    differs="Own implementation, cut to minutes on a CPU: width 128 and 4 blocks (original: 512 or 1,024 "
+    "and 6), 1,500 training steps of 256 cells at a higher learning rate (900 epochs of up to 2,048), 50 of 1,500 sampling "
+    "steps. Values are z-scores (scaled to -1 ... 1), cells aren't "
     "augmented by noise, and 4 samples are averaged (1).",
     scale="z",
     minutes=4,

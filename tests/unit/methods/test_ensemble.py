@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from peer_checks import check_method
+
 from spadit.methods import METHODS, Method, ensemble, visible_part
 
 CHEAP = ("corr_weighted", "ridge", "SpaGE")

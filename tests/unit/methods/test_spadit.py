@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from peer_checks import check_method
+
 from spadit import api
 from spadit.methods import METHODS, visible_part
 from spadit.methods.spadit import to_target

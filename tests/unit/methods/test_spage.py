@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from peer_checks import check_method
 
 from spadit.methods import METHODS, visible_part
 from spadit.methods.spage import neighbour_weights, principal_vectors
-from peer_checks import check_method
 
 
 def test_the_protocol(make_pair):

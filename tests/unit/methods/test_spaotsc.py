@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import scipy.stats
+from peer_checks import check_method
 
 from spadit.methods import METHODS, spaotsc, visible_part
 from spadit.methods.spaotsc import rank_correlation, structure_cost
-from peer_checks import check_method
 
 pytest.importorskip("ot", reason="needs POT: the extra 'peers'")
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-
 from peer_checks import check_method
+
 from spadit.methods import METHODS, spatialscope, visible_part
 
 
@@ -21,7 +21,7 @@ def test_the_protocol(make_pair, small):
 
 def test_the_score_is_that_of_a_known_gaussian(monkeypatch):
     """Cells of N(mean of the type, Σ): the score at noise σ is -(Σ + σ²)⁻¹ (x - mean)."""
-    monkeypatch.setattr(spatialscope, "N_STEPS", 1500)
+    monkeypatch.setattr(spatialscope, "N_STEPS", 1000)
     monkeypatch.setattr(spatialscope, "WIDTH", 48)
     rng = np.random.default_rng(0)
     covariance = np.array([[1.0, 0.8, 0], [0.8, 1.0, 0], [0, 0, 0.3]])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-
 from peer_checks import check_method
+
 from spadit.methods import METHODS, stdiff, visible_part
 
 
