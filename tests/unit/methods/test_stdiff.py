@@ -11,7 +11,7 @@ from spadit.methods import METHODS, stdiff, visible_part
 @pytest.fixture
 def small(monkeypatch):
     """A budget for tests: training of a second or two."""
-    for name, value in {"WIDTH": 32, "DEPTH": 2, "N_HEADS": 4, "N_STEPS": 300, "BATCH_SIZE": 64, "N_SAMPLING_STEPS": 15}.items():
+    for name, value in {"WIDTH": 32, "DEPTH": 2, "N_HEADS": 4, "N_STEPS": 200, "BATCH_SIZE": 64, "N_SAMPLING_STEPS": 15}.items():
         monkeypatch.setattr(stdiff, name, value)
 
 
