@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from spadit.methods.base import KINDS, Method, reference_z, slide_z, to_log_scale, visible_part
+from spadit.methods.base import KINDS, Method, reference_log, reference_z, slide_z, to_log_scale, visible_part
 
 BASELINES = ("corr_weighted", "ridge", "knn50", "library_size", "mean_z", "oracle_ridge")
 """Floors, controls and ceiling, which every evaluation shows, in the order of tables."""
@@ -24,4 +24,4 @@ def _find() -> dict[str, Method]:
 METHODS: dict[str, Method] = _find()
 """Name -> method: the baselines, then all others by name."""
 
-__all__ = ["BASELINES", "METHODS", "Method", "reference_z", "slide_z", "to_log_scale", "visible_part"]
+__all__ = ["BASELINES", "METHODS", "Method", "reference_log", "reference_z", "slide_z", "to_log_scale", "visible_part"]

@@ -209,6 +209,15 @@ def reference_z(
     return z[:, :n], z[:, n:]
 
 
+def reference_log(
+    slide: ad.AnnData, reference: ad.AnnData, genes: Sequence[str], target: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """As :func:`reference_z`, log-normalised only: cells × genes each, dense float32. For methods that average cells' values."""
+    visible = list(slide.var_names)
+    values = _reference_values(visible, reference, genes, target).toarray()
+    return values[:, : len(visible)], values[:, len(visible) :]
+
+
 def to_log_scale(z: np.ndarray, slide: ad.AnnData, reference: ad.AnnData, genes: Sequence[str], target: float | None = None) -> np.ndarray:
     """From the z-scale to the log-normalised scale: mean and standard deviation of the gene in the reference.
 

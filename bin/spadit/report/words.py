@@ -162,9 +162,10 @@ def library_versions(names: Iterable[str] = ("spadit", "numpy", "scipy", "anndat
 
 def method_description(name: str) -> str:
     """What a method of ``metrics.csv`` does, in a few words; '' for SpaDiT itself and for methods that are not the project's."""
+    from spadit.evaluation import MODEL
     from spadit.methods import METHODS
 
-    return METHODS[name].description if name in METHODS else ""
+    return METHODS[name].description if name in METHODS and name != MODEL else ""
 
 
 def split_sentence(split: Split) -> str:
