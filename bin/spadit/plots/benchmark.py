@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from spadit import metrics as measures
+from spadit.errors import InputError
 from spadit.plots.maps import draw_spots, height_over_width, signed
-from spadit.plots.metrics import boxes, role_legend
-from spadit.plots.style import DASHES, GRID, INK, MUTED, ROLES, SERIES, WIDTH, label, role, shorten, styled
+from spadit.plots.metrics import boxes, method_boxes, role_legend
+from spadit.plots.style import DASHES, GRID, INK, MUTED, ROLES, SERIES, WIDTH, label, role, save, shorten, small_png, styled
 from spadit.preprocess import unit_rows, zscore
 
 MAX_GENES = 400
@@ -84,7 +86,7 @@ def ranking(table: pd.DataFrame, n_genes: int | None = None) -> Figure:
         y += 0.5 if at and m not in ranked and (m == done[len(ranked)] or role(m) == "ceiling") else 0
         at[m] = y
         y += 1
-    notes = {m: textwrap.wrap(_absence(rows.loc[m]), 84, max_lines=2, placeholder=" …") for m in absent}
+    notes = {m: textwrap.wrap(absence(rows.loc[m]), 84, max_lines=2, placeholder=" …") for m in absent}
     gap = 0.9 if absent and done else 0.0
     top = y + gap
     for m in absent:
@@ -157,7 +159,7 @@ def ranking(table: pd.DataFrame, n_genes: int | None = None) -> Figure:
     return fig
 
 
-def _absence(row: pd.Series) -> str:
+def absence(row: Mapping[str, object]) -> str:
     """'failed: why', from the columns status and reason."""
     status = row.get("status")
     status = "no result" if not isinstance(status, str) or not status else status
@@ -549,7 +551,8 @@ def robustness_scatter(table: pd.DataFrame) -> Figure:
     height = top + lines * (panel + head) + foot
     fig = Figure(figsize=(WIDTH, height))
     low = min(-0.1, float(np.nanmin(wide.to_numpy())) - 0.05)
-    points = {"s": 6 if len(wide) / len(methods) <= 150 else 2, "linewidths": 0, "rasterized": len(wide) / len(methods) > 150}
+    many = table["gene"].nunique() > 150
+    points = {"s": 3 if many else 6, "linewidths": 0, "rasterized": many}
     for i, method in enumerate(methods):
         x0 = edge + (i // lines) * (left + len(rates) * (panel + gap) + between)
         y0 = height - top - (i % lines + 1) * (panel + head)
@@ -607,7 +610,7 @@ def ablation_bars(table: pd.DataFrame) -> Figure:
             mean, sd = row["accuracy_score_mean"], row.get("accuracy_score_sd", np.nan)
             own = role(row["variant"]) == "model"
             if pd.isna(mean):
-                ax.text(0.01, y, shorten(_absence(pd.Series(row)), 90), size=6.5, color=MUTED, va="center")
+                ax.text(0.01, y, shorten(absence(row), 90), size=6.5, color=MUTED, va="center")
             else:
                 sd = sd if np.isfinite(sd) else 0.0
                 ax.barh(y, mean, height=0.62, color=ROLES["model"][0] if own else "#a9cfe6", edgecolor=INK, linewidth=0.5)
@@ -634,3 +637,137 @@ def ablation_bars(table: pd.DataFrame) -> Figure:
     spread = f"bar and whisker: mean ± SD over {seeds} seeds" if seeds > 1 else "one seed"
     axes[-1].set_xlabel(f"accuracy score (AS) among the variants of a panel, 1: best in all\n{spread}")
     return fig
+
+
+# --- files
+
+
+FORMATS = ("svg", "pdf", "png")
+
+
+def find_table(folder: Path, name: str) -> pd.DataFrame | None:
+    """``name`` or ``<anything>.name`` of a folder, as a table; None when it isn't there or holds nothing."""
+    path = next(iter([p for p in (folder / name,) if p.is_file()] or sorted(folder.glob(f"*.{name}"))), None)
+    if path is None:
+        return None
+    text = {"gene": str, "method": str, "variant": str, "status": str, "kind": str, "sample": str}
+    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+    return table if len(table) else None
+
+
+def best_genes(table: pd.DataFrame, methods: Sequence[str], n: int = 6) -> list[str]:
+    """Genes with the highest PCC that any of these methods reached, so that the choice favours none."""
+    best = table[table["method"].isin(methods)].groupby("gene", observed=True)["pcc"].max()
+    return best[best > 0].sort_values(ascending=False, kind="stable").index[:n].tolist()
+
+
+def _sample(n: int, most: int) -> np.ndarray:
+    return np.arange(n) if n <= most else np.sort(np.random.default_rng(0).choice(n, most, replace=False))
+
+
+def read_imputed(folder: Path, methods: Sequence[str], slide: AnnData, genes: Sequence[str]) -> tuple[AnnData, dict[str, AnnData]]:
+    """The measured values of the genes, and what each method with a file ``<method>.h5ad`` imputed, over the same spots.
+
+    Parameters
+    ----------
+    slide
+        Raw counts in ``layers['counts']``, ``obsm['spatial']``. Only the spots that were imputed are kept.
+    genes
+        All genes that were scored: they are what the measured values are normalised over.
+
+    Raises
+    ------
+    InputError
+        When a method's file doesn't belong to the slide.
+    """
+    import anndata
+
+    from spadit.evaluation import measured_values
+
+    imputed: dict[str, AnnData] = {}
+    for method in methods:
+        path = folder / f"{method}.h5ad"
+        if not path.is_file():
+            continue
+        data = anndata.read_h5ad(path)
+        first = next(iter(imputed.values()), data)
+        if not data.obs_names.equals(first.obs_names) or not data.obs_names.isin(slide.obs_names).all():
+            raise InputError(f"{path.name}: its spots are not those of the slide.", "Use the files that one run wrote for one slide.")
+        imputed[method] = AnnData(data.X, obs=data.obs[[]], var=data.var[[]])
+    if imputed:
+        slide = slide[next(iter(imputed.values())).obs_names]
+    genes = [g for g in genes if g in slide.var_names]
+    truth = AnnData(measured_values(slide, genes), obs=slide.obs[[]], var=pd.DataFrame(index=genes))
+    if "spatial" in slide.obsm:
+        truth.obsm["spatial"] = np.asarray(slide.obsm["spatial"])
+    return truth, imputed
+
+
+def draw_slide(sample: str, folder: str | Path, slide: AnnData, outdir: str | Path) -> list[Path]:
+    """Every figure of a slide's benchmark; returns the files written.
+
+    Parameters
+    ----------
+    folder
+        ``ranking.csv``, ``metrics.csv`` and the methods' ``.h5ad``; ``robustness.csv``, ``robustness_metrics.csv`` and ``ablation.csv``
+        where they were made. What isn't there has no figure.
+    slide
+        Raw counts in ``layers['counts']``, ``obsm['spatial']``.
+    outdir
+        Gets ``benchmark_<name>.svg|pdf|png`` and ``thumbnails/<sample>.benchmark.png`` (at most 50 KB).
+    """
+    folder, outdir = Path(folder), Path(outdir)
+    ranked, table = find_table(folder, "ranking.csv"), find_table(folder, "metrics.csv")
+    figures: dict[str, Figure] = {}
+    thumbnail = None
+    if ranked is not None:
+        n_genes = table["gene"].nunique() if table is not None else None
+        figures["ranking"] = thumbnail = ranking(ranked, n_genes)
+    if table is not None:
+        methods = order(table)
+        figures["pcc"] = method_boxes(table, methods)
+        truth, imputed = read_imputed(folder, competing(methods), slide, list(dict.fromkeys(table["gene"])))
+        if imputed:
+            spots, genes = _sample(truth.n_obs, MAX_SPOTS), truth.var_names[_sample(truth.n_vars, MAX_GENES)]
+            some = {m: data[spots, [g for g in genes if g in data.var_names]] for m, data in imputed.items()}
+            figures["umap"] = gene_umap(truth[spots, genes], some)
+            figures["distances"] = distance_heatmaps(truth[spots, genes], some)
+            top = best_genes(table, list(imputed))
+            if top and "spatial" in truth.obsm:
+                figures["maps"] = top_gene_maps(truth, imputed, top, table.pivot_table(index="gene", columns="method", values="pcc"))
+    for name, file, draw in (
+        ("robustness", "robustness.csv", robustness_curves),
+        ("robustness_genes", "robustness_metrics.csv", robustness_scatter),
+        ("ablation", "ablation.csv", ablation_bars),
+    ):
+        if (found := find_table(folder, file)) is not None:
+            figures[name] = draw(found)
+    written = [path for name, figure in figures.items() for path in save(figure, outdir / f"benchmark_{name}", formats=FORMATS)]
+    if thumbnail is not None:
+        written.append(_thumbnail(thumbnail, outdir / "thumbnails" / f"{sample}.benchmark.png"))
+    return written
+
+
+def _thumbnail(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(small_png(figure))
+    return path
+
+
+def read_scores(folder: str | Path) -> pd.DataFrame:
+    """sample, method and the other columns of every ``<sample>.ranking.csv`` of a folder."""
+    tables = [
+        table.assign(sample=path.name.removesuffix(".ranking.csv"))
+        for path in sorted(Path(folder).glob("*.ranking.csv"))
+        if (table := find_table(path.parent, path.name)) is not None
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["sample", "method", "accuracy_score"])
+
+
+def draw_cohort(folder: str | Path, outdir: str | Path) -> list[Path]:
+    """The accuracy scores over all slides, from a folder of ``<sample>.ranking.csv``: ``outdir/benchmark_accuracy.svg|pdf|png`` and
+    ``thumbnails/benchmark_accuracy.png`` (at most 50 KB)."""
+    outdir = Path(outdir)
+    figure = accuracy_boxes(read_scores(folder))
+    written = save(figure, outdir / "benchmark_accuracy", formats=FORMATS)
+    return [*written, _thumbnail(figure, outdir / "thumbnails" / "benchmark_accuracy.png")]

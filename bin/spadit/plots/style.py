@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
+
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every letter that a PDF gets
 
 WIDTH = 7.2
 """Width of a full figure in inches (180 mm)."""
