@@ -77,6 +77,8 @@ def ranking(table: pd.DataFrame, n_genes: int | None = None) -> Figure:
     n_genes
         Hidden genes that were scored, for the axis label.
     """
+    if "median_pcc" not in table:  # nothing ran
+        table = table.assign(median_pcc=np.nan)
     done = order(table, "median_pcc")
     rows = table.drop_duplicates("method").set_index("method")
     absent = [m for m in rows.index if m not in done]

@@ -586,22 +586,26 @@ def benchmark_sections(facts: Facts) -> list[dict]:
             pconfig={"id": "spadit_benchmark_table", "title": "Benchmark", "col1_header": "Slide", "no_violin": True},
         )
     ]
-    pictures = [s for s in rankings if s in facts.rankings][:FEW]
+    pictures = {text(s): facts.rankings[s] for s in [s for s in rankings if s in facts.rankings][:FEW]}
+    more = f" The first {FEW} of {len(rankings)} slides are shown; every slide's is in its own report." if len(rankings) > FEW else ""
+    if len(rankings) > 1:
+        scores = pd.concat([table.assign(sample=s) for s, table in rankings.items()], ignore_index=True)
+        if "accuracy_score" in scores:
+            pictures = {"Accuracy score over all slides": style.small_png(benchmark.accuracy_boxes(scores)), **pictures}
     if pictures:
         figures = "".join(
             '<figure style="margin:0;width:32rem;max-width:100%;break-inside:avoid">'
-            f'<img src="data:image/png;base64,{base64.b64encode(facts.rankings[s]).decode()}" alt="Ranking of methods on {text(s)}" '
+            f'<img src="data:image/png;base64,{base64.b64encode(picture).decode()}" alt="Methods compared: {title}" '
             'style="width:100%;background:#fff;border:1px solid rgba(128,128,128,.35);border-radius:.4rem;padding:.4rem">'
-            f'<figcaption style="font-size:.9em;overflow-wrap:anywhere;margin-top:.3rem"><strong>{text(s)}</strong></figcaption></figure>'
-            for s in pictures
+            f'<figcaption style="font-size:.9em;overflow-wrap:anywhere;margin-top:.3rem"><strong>{title}</strong></figcaption></figure>'
+            for title, picture in pictures.items()
         )
-        said = f"The first {len(pictures)} of {len(rankings)} slides; the others' are in their own reports. " if len(rankings) > FEW else ""
         sections.append(
             _section(
                 "spadit_benchmark_ranking",
                 "spadit_accuracy",
                 "Benchmark: rankings",
-                f"{said}Median PCC of each method with its 95 % interval.",
+                f"Median PCC of each method with its 95 % interval.{more}",
                 "html",
                 f'<div class="spadit-scroll" style="display:flex;flex-wrap:wrap;gap:1.25rem;align-items:flex-start">{figures}</div>',
             )
