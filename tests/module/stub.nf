@@ -54,6 +54,8 @@ workflow {
     show('REPORT.html', REPORT.out.html)
     show('BENCHMARK_PLOT.plots', BENCHMARK_PLOT.out.plots)
     show('BENCHMARK_PLOT.thumbnails', BENCHMARK_PLOT.out.thumbnails)
+    show('BENCHMARK_PLOT.ranking', BENCHMARK_PLOT.out.ranking)
+    show('BENCHMARK_PLOT.benchmark', BENCHMARK_PLOT.out.benchmark)
     show('BENCHMARK_COHORT.plots', BENCHMARK_COHORT.out.plots)
     show('SUMMARIZE.multiqc', SUMMARIZE.out.multiqc)
     show('SUMMARIZE.slides', SUMMARIZE.out.slides)
