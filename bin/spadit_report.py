@@ -12,9 +12,16 @@ def work(args) -> None:
     import anndata
     import pandas as pd
 
-    from spadit.contracts import Evaluation, Pairing, QualityControl, Split, Training
+    from spadit.contracts import Benchmark, Evaluation, Pairing, QualityControl, Split, Training
     from spadit.report import slide
 
+    benchmark = None
+    if args.benchmark:
+        from spadit.plots.benchmark import find_table
+
+        ranking = find_table(Path(args.ranking).parent, Path(args.ranking).name)
+        if ranking is not None:
+            benchmark = slide.BenchmarkFacts(Benchmark.from_json(args.benchmark), ranking, Path(args.benchmark_plots))
     facts = slide.SlideFacts(
         sample=args.id,
         imputed=anndata.read_h5ad(args.imputed, backed="r"),  # only its tables are needed
@@ -27,6 +34,7 @@ def work(args) -> None:
         evaluation=Evaluation.from_json(args.evaluation),
         curves=pd.read_csv(args.curves, dtype={"fit": str}),
         plots=Path(args.plots),
+        benchmark=benchmark,
     )
     slide.write(facts, args.output)
 
@@ -43,8 +51,14 @@ def main() -> int:
     p.add_argument("--evaluation", required=True, help="evaluation.json")
     p.add_argument("--curves", required=True, help="curves.csv")
     p.add_argument("--plots", default="plots", help="folder made by PLOT (default: plots)")
+    p.add_argument("--benchmark", help="benchmark.json; asks for the next two as well")
+    p.add_argument("--ranking", help="ranking.csv of the benchmark")
+    p.add_argument("--benchmark-plots", help="folder made by BENCHMARK_PLOT")
     p.add_argument("--output", required=True, help="the page to write (HTML)")
-    return run("report", p.parse_args(), work)
+    arguments = p.parse_args()
+    if arguments.benchmark and not (arguments.ranking and arguments.benchmark_plots):
+        p.error("--benchmark needs --ranking and --benchmark-plots")
+    return run("report", arguments, work)
 
 
 if __name__ == "__main__":

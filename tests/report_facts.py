@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from spadit.contracts import Evaluation, Inputs, Pairing, QualityControl, Split, Training
+from spadit.contracts import Benchmark, Evaluation, Inputs, Pairing, QualityControl, Split, Training
 
 METHODS = {"SpaDiT": 0.4, "corr_weighted": 0.35, "ridge": 0.3, "library_size": 0.1, "oracle_ridge": 0.6}
 """Method -> typical PCC."""
@@ -209,3 +209,34 @@ def slide_facts(paths: dict[str, Path], sample: str, plots: Path):
         curves=pd.read_csv(paths["curves"]),
         plots=plots,
     )
+
+
+def benchmark_files(folder: Path, sample: str = "cortex", spots: slice = slice(None)) -> tuple[Path, ad.AnnData]:
+    """The files of a benchmark in which one method failed and one was not run, and the slide; ``spots`` were imputed."""
+    folder = folder / "benchmark"
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    genes, n = [f"Gene{k}" for k in range(8)], 60
+    counts = rng.poisson(3, (n, len(genes))).astype(np.float32)
+    slide = ad.AnnData(obs=pd.DataFrame(index=[f"spot{i}" for i in range(n)]), var=pd.DataFrame(index=genes))
+    slide.layers["counts"] = sp.csr_matrix(counts)
+    slide.obsm["spatial"] = np.stack(np.meshgrid(np.arange(10), np.arange(6)), -1).reshape(-1, 2).astype(float)
+    rows, ranking = [], []
+    for k, method in enumerate(("SpaDiT", "ridge", "library_size", "oracle_ridge")):
+        pcc = 0.5 - 0.1 * k - 0.01 * np.arange(len(genes))
+        rows += [{"gene": g, "method": method, "fold": i % 2, "pcc": p, "ssim": p} for i, (g, p) in enumerate(zip(genes, pcc, strict=True))]
+        numbers = {"median_pcc": np.median(pcc), "low": 0.4 - 0.1 * k, "high": 0.55 - 0.1 * k, "difference": -0.1 * k, "seconds": 75.0 * k}
+        numbers |= {"accuracy_score": 1.0 - 0.5 * k if k < 2 else None, "p": 0.0002 if k == 1 else None}
+        ranking.append({"method": method, "kind": "method", "status": "ok", **numbers, "difference_low": -0.15, "difference_high": -0.05})
+        values = np.log1p(counts) + k * rng.normal(size=counts.shape)
+        imputed = ad.AnnData(values.astype(np.float32), obs=slide.obs, var=pd.DataFrame({"fold": 0}, index=genes))[spots]
+        imputed.write_h5ad(folder / f"{method}.h5ad")
+    failed = {"stDiff": "failed: ran out of <b>memory</b>", "Tangram": "not run: tangram-sc is not installed"}
+    ranking += [{"method": method, "status": status} for method, status in failed.items()]
+    pd.DataFrame(rows).to_csv(folder / "metrics.csv", index=False)
+    pd.DataFrame(ranking).to_csv(folder / "ranking.csv", index=False)
+    winner = "SpaDiT is best: no other method reaches its PCC."
+    Benchmark(sample, 3, n, len(genes), 2, winner, ["SpaDiT"], failed, ["All <i>60</i> spots were used."]).to_json(
+        folder / "benchmark.json"
+    )
+    return folder, slide

@@ -224,6 +224,26 @@ class Evaluation(Contract):
 
 
 @dataclasses.dataclass
+class Benchmark(Contract):
+    """What a slide's benchmark comes to."""
+
+    kind: ClassVar[str] = "benchmark"
+
+    sample: str
+    seed: int
+    n_spots: int
+    n_genes: int
+    n_folds: int
+    winner: str
+    """A sentence: who is best, or that there is no clear winner."""
+    best: list[str]
+    """The best method, then those that are not significantly worse."""
+    failed: dict
+    """Method -> status, of those without numbers."""
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
 class Failure(Contract):
     """Why a slide or a reference could not be processed. It stands in the report in the slide's place."""
 

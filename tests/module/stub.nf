@@ -2,18 +2,20 @@
 // Every process once, alone, on files that need hold nothing: for -stub-run
 //
 
-include { CHECK_INPUTS } from '../../modules/local/check_inputs/main'
-include { EVALUATE     } from '../../modules/local/evaluate/main'
-include { IMPUTE       } from '../../modules/local/impute/main'
-include { MULTIQC      } from '../../modules/nf-core/multiqc/main'
-include { PAIR         } from '../../modules/local/pair/main'
-include { PLOT         } from '../../modules/local/plot/main'
-include { QC           } from '../../modules/local/qc/main'
-include { READ         } from '../../modules/local/read/main'
-include { REPORT       } from '../../modules/local/report/main'
-include { SPLIT        } from '../../modules/local/split/main'
-include { SUMMARIZE    } from '../../modules/local/summarize/main'
-include { TRAIN        } from '../../modules/local/train/main'
+include { BENCHMARK_COHORT } from '../../modules/local/benchmark_cohort/main'
+include { BENCHMARK_PLOT   } from '../../modules/local/benchmark_plot/main'
+include { CHECK_INPUTS     } from '../../modules/local/check_inputs/main'
+include { EVALUATE         } from '../../modules/local/evaluate/main'
+include { IMPUTE           } from '../../modules/local/impute/main'
+include { MULTIQC          } from '../../modules/nf-core/multiqc/main'
+include { PAIR             } from '../../modules/local/pair/main'
+include { PLOT             } from '../../modules/local/plot/main'
+include { QC               } from '../../modules/local/qc/main'
+include { READ             } from '../../modules/local/read/main'
+include { REPORT           } from '../../modules/local/report/main'
+include { SPLIT            } from '../../modules/local/split/main'
+include { SUMMARIZE        } from '../../modules/local/summarize/main'
+include { TRAIN            } from '../../modules/local/train/main'
 
 workflow {
     def root = file("${projectDir}/../..").normalize()
@@ -28,6 +30,8 @@ workflow {
     EVALUATE([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json')])
     PLOT([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.slide.h5ad'), any_file('s.1.metrics.csv'), any_file('s.1.evaluation.json')])
     REPORT([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.metrics.csv'), any_file('s.1.qc.json'), any_file('r.qc.json'), any_file('s.1.pairing.json'), any_file('s.1.split.json'), any_file('s.1.training.json'), any_file('s.1.evaluation.json'), any_file('s.1.curves.csv'), any_file('plots')])
+    BENCHMARK_PLOT([meta, any_file('s.1.slide.h5ad'), [any_file('ranking.csv'), any_file('metrics.csv'), any_file('ridge.h5ad')]])
+    BENCHMARK_COHORT([any_file('s.1.ranking.csv')])
     SUMMARIZE(any_file('inputs.json'), any_file('params.json'), any_file('versions.yml'), [any_file('s.1.qc.json'), any_file('r.qc.json')])
     MULTIQC([any_file('one_mqc.json'), any_file('two_mqc.json')], any_file('multiqc_config.yml'), any_file('own/multiqc_config.yml'), [])
 
@@ -48,6 +52,11 @@ workflow {
     show('PLOT.plots', PLOT.out.plots)
     show('PLOT.thumbnails', PLOT.out.thumbnails)
     show('REPORT.html', REPORT.out.html)
+    show('BENCHMARK_PLOT.plots', BENCHMARK_PLOT.out.plots)
+    show('BENCHMARK_PLOT.thumbnails', BENCHMARK_PLOT.out.thumbnails)
+    show('BENCHMARK_PLOT.ranking', BENCHMARK_PLOT.out.ranking)
+    show('BENCHMARK_PLOT.benchmark', BENCHMARK_PLOT.out.benchmark)
+    show('BENCHMARK_COHORT.plots', BENCHMARK_COHORT.out.plots)
     show('SUMMARIZE.multiqc', SUMMARIZE.out.multiqc)
     show('SUMMARIZE.slides', SUMMARIZE.out.slides)
     show('SUMMARIZE.table', SUMMARIZE.out.table)

@@ -56,6 +56,11 @@ def test_stubs(tmp_path):
         "PLOT.plots": "plots",
         "PLOT.thumbnails": "s.1.thumbnail.png",
         "REPORT.html": "s.1.report.html",
+        "BENCHMARK_PLOT.plots": "plots",
+        "BENCHMARK_PLOT.thumbnails": "s.1.benchmark.png",
+        "BENCHMARK_PLOT.ranking": "s.1.ranking.csv",
+        "BENCHMARK_PLOT.benchmark": "s.1.benchmark.json",
+        "BENCHMARK_COHORT.plots": "plots",
         "SUMMARIZE.multiqc": "slides_mqc.json",
         "SUMMARIZE.slides": "slides.json",
         "SUMMARIZE.table": "slides.csv",
@@ -63,7 +68,8 @@ def test_stubs(tmp_path):
         "MULTIQC.data": "multiqc_report_data",
     }
     facts = set(re.findall(r"^TOPIC facts (.*)$", result.stdout, re.M))
-    kinds = ("qc.json", "pairing.json", "split.json", "training.json", "curves.csv", "metrics.csv", "evaluation.json", "thumbnail.png")
+    kinds = {"qc.json", "pairing.json", "split.json", "training.json", "curves.csv", "metrics.csv", "evaluation.json", "thumbnail.png"}
+    kinds |= {"benchmark.png", "ranking.csv", "benchmark.json"}
     assert facts == {f"s.1.{kind}" for kind in kinds}
     versions = re.findall(r"^TOPIC versions (\S+) (\S+) (\S+)$", result.stdout, re.M)
     # SUMMARIZE and MULTIQC read the topic, so they can't be part of it

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import anndata
 import pytest
-from report_facts import inputs, slide_facts, write_slide
+from report_facts import benchmark_files, inputs, slide_facts, write_slide
 
+from spadit.contracts import Benchmark
+from spadit.plots import benchmark
 from spadit.plots.slide import draw_all
 from spadit.report import cohort, slide
 
@@ -69,6 +71,13 @@ def made(tmp_path_factory):
         facts = slide_facts(paths, sample, folder / f"plots_{sample}")
         draw_all(sample, facts.imputed, anndata.read_h5ad(paths["slide"]), facts.metrics, facts.evaluation.top_genes, facts.plots)
         shutil.copy(facts.plots / "thumbnails" / f"{sample}.thumbnail.png", folder / "facts")
+        tables, spots = benchmark_files(folder / sample, sample)
+        benchmark.draw_slide(sample, tables, spots, facts.plots)
+        for name in ("ranking.csv", "benchmark.json"):
+            shutil.copy(tables / name, folder / "facts" / f"{sample}.{name}")
+        shutil.copy(facts.plots / "thumbnails" / f"{sample}.benchmark.png", folder / "facts")
+        ranking = benchmark.find_table(tables, "ranking.csv")
+        facts.benchmark = slide.BenchmarkFacts(Benchmark.from_json(tables / "benchmark.json"), ranking, facts.plots)
         slide.write(facts, folder / f"{sample}.report.html")
     return folder
 
@@ -92,6 +101,7 @@ def test_slide_page(made, browser, tmp_path):
     assert asked == []
     assert console(log) == []
     assert "Not predictable" in dom
+    assert '<h2 id="benchmark">' in dom and dom.count("data:image/") > 14
     assert '<div id="tools">' in dom  # the script ran: the search box is shown
 
 
@@ -139,6 +149,7 @@ def test_multiqc_report(made, browser, tmp_path, root):
     assert str(tmp_path) not in dom.replace(report.as_uri(), "")
     for section in cohort.PARENTS:
         assert f'id="{section}"' in dom or f'id="mqc-module-section-{section}"' in dom, section
-    order = [dom.index(f'id="{i}"') for i in ("spadit_slides_table", "spadit_failed", "spadit_medians", "spadit_pcc", "spadit_maps")]
+    sections = ("spadit_slides_table", "spadit_failed", "spadit_medians", "spadit_pcc", "spadit_maps", "spadit_benchmark")
+    order = [dom.index(f'id="{i}"') for i in sections]
     assert order == sorted(order)
     assert dom.count("data:image/png;base64") >= 4

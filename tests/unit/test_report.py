@@ -9,9 +9,10 @@ import re
 import shutil
 
 import pytest
-from report_facts import BLENDS, RULE, inputs, slide_facts, training, write_slide
+from report_facts import BLENDS, RULE, benchmark_files, inputs, slide_facts, training, write_slide
 
-from spadit.contracts import Failure, Training
+from spadit.contracts import Benchmark, Failure, Training
+from spadit.plots import benchmark
 from spadit.plots.slide import draw_all
 from spadit.report import cohort, slide, words
 
@@ -128,6 +129,50 @@ def test_gene_table_is_cut_at_its_limit_with_measured_genes_kept(tmp_path):
 def test_page_without_plots_still_comes_out(tmp_path):
     paths = write_slide(tmp_path)
     assert "Measured and imputed maps" in slide.render(slide_facts(paths, "cortex", tmp_path / "nothing"))
+
+
+def benchmarked(tmp_path, sample="cortex", **options) -> str:
+    """The page of a slide that has a benchmark, with the figures that don't need a UMAP."""
+    folder, _ = benchmark_files(tmp_path, sample)
+    ranking, table = benchmark.find_table(folder, "ranking.csv"), benchmark.find_table(folder, "metrics.csv")
+    figures = {"ranking": benchmark.ranking(ranking), "pcc": benchmark.method_boxes(table)}
+    for name, figure in figures.items():
+        benchmark.save(figure, tmp_path / "benchmark_plots" / f"benchmark_{name}")
+    facts = slide_facts(write_slide(tmp_path / "in", sample, **options), sample, tmp_path / "plots")
+    facts.benchmark = slide.BenchmarkFacts(Benchmark.from_json(folder / "benchmark.json"), ranking, tmp_path / "benchmark_plots")
+    return slide.render(facts)
+
+
+def test_benchmark_says_who_wins_and_what_did_not_run(tmp_path):
+    content = benchmarked(tmp_path)
+    text = plain(content[content.index('<h2 id="benchmark">') : content.index('<h2 id="maps">')])
+    for expected in (
+        "SpaDiT is best: no other method reaches its PCC.",
+        "the same 8 genes at the same 60 spots, each gene hidden once in 2 turns (seed 3)",
+        "SpaDiT 0.46 0.40 to 0.55 1.00",
+        "ridge 0.36 0.30 to 0.45 0.50 −0.100 −0.150 to −0.050 < 0.001 1 min 15 s",
+        " 0.20 to 0.35 – ",
+        "oracle_ridge (ceiling)",
+        "stDiff failed: ran out of <b>memory</b>",
+        "Tangram not run: tangram-sc is not installed",
+    ):
+        assert expected in text, expected
+    assert content.count("Median PCC of each method with its interval") == 1 and "UMAP" not in text  # it was not drawn
+    assert "&lt;b&gt;memory" in content and "&lt;i&gt;60&lt;/i&gt;" in content
+    assert '<a href="#benchmark">' in content and '<tr class="model">' in content
+
+
+def test_page_without_a_benchmark_does_not_speak_of_it(tmp_path):
+    content = slide.render(slide_facts(write_slide(tmp_path), "cortex", tmp_path))
+    assert "enchmark" not in re.sub(r"(?s)<style>.*?</style>", "", content)
+
+
+def test_benchmark_rows_of_a_table_with_the_least_columns():
+    import pandas as pd
+
+    rows = slide.benchmark_rows(pd.DataFrame({"method": ["ridge", "odd"], "status": ["ok", float("nan")], "median_pcc": [0.3, None]}))
+    assert rows[0]["status"] == "" and rows[0]["median_pcc"] == 0.3 and rows[0]["p"] is None
+    assert rows[1]["status"] == "no result" and rows[1]["median_pcc"] is None and rows[1]["role"] == "method"
 
 
 def test_summary_admits_when_a_simple_method_does_better(tmp_path):
@@ -287,6 +332,11 @@ def test_report_executable(tmp_path, root):
     command = [sys.executable, root / "bin" / "spadit_report.py", "--id", "cortex", *options, "--plots", tmp_path, "--output", output]
     subprocess.run(command, check=True)
     assert "<title>cortex: pass" in output.read_text(encoding="utf-8")
+    assert subprocess.run([*command, "--benchmark", "b.json"], capture_output=True).returncode == 2  # and what of the other two?
+    folder, _ = benchmark_files(tmp_path)
+    files = {"benchmark": folder / "benchmark.json", "ranking": folder / "ranking.csv", "benchmark-plots": tmp_path / "none"}
+    subprocess.run([*command, *[f"--{name}={path}" for name, path in files.items()]], check=True)
+    assert "SpaDiT is best" in output.read_text(encoding="utf-8")
 
 
 # --- the cohort
@@ -345,6 +395,38 @@ def test_cohort_says_where_the_networks_added_nothing(tmp_path, folder):
     trained = sections["spadit_training_facts"]
     assert trained["data"]["weak"]["blend"] == "coarse alone" and trained["data"]["weak"]["used"] == 0
     assert "<strong>On 1 of 2 slides the networks added nothing: the coarse condition alone is used.</strong>" in trained["description"]
+
+
+def test_benchmark_of_all_slides_is_a_table_with_what_is_missing(tmp_path, folder):
+    for sample in ("good", "weak"):
+        made, _ = benchmark_files(tmp_path / sample, sample)
+        shutil.copy(made / "benchmark.json", folder / f"{sample}.benchmark.json")
+        shutil.copy(made / "ranking.csv", folder / f"{sample}.ranking.csv")
+        (folder / f"{sample}.benchmark.png").write_bytes(b"\x89PNG not really")
+    rows, sections = run(tmp_path, folder, inputs("good", "weak"))
+    assert {r["status"] for r in rows.values()} == {"pass", "not predictable"}  # a benchmark changes no verdict
+    table = sections["spadit_benchmark"]
+    titles = {key: header["title"] for key, header in table["headers"].items()}
+    assert list(titles.values()) == [
+        "SpaDiT", "ridge", "library_size (control)", "oracle_ridge (ceiling)", "AS SpaDiT", "AS ridge",
+    ]  # fmt: skip
+    named = {titles[key]: value for key, value in table["data"]["good"].items()}
+    assert named == pytest.approx(
+        {"SpaDiT": 0.465, "ridge": 0.365, "library_size (control)": 0.265, "oracle_ridge (ceiling)": 0.165, "AS SpaDiT": 1, "AS ridge": 0.5}
+    )
+    said = table["description"]
+    assert "<strong>good</strong>: SpaDiT is best" in said
+    assert "<strong>stDiff</strong> has no numbers on 2 slides (good, weak): failed: ran out of &lt;b&gt;memory" in said
+    pictures = re.findall(r"base64,([^\"]+)", sections["spadit_benchmark_ranking"]["data"])
+    assert len(pictures) == 3 and all(len(p) * 3 / 4 <= 50_003 for p in pictures)  # over all slides, then each
+
+
+def test_one_benchmark_alone_and_none(tmp_path, folder):
+    assert not any("benchmark" in name for name in run(tmp_path, folder, inputs("good", "weak"))[1])
+    made, _ = benchmark_files(tmp_path)
+    shutil.copy(made / "ranking.csv", folder / "good.ranking.csv")
+    _, sections = run(tmp_path, folder, inputs("good", "weak"))
+    assert set(sections["spadit_benchmark"]["data"]) == {"good"} and "spadit_benchmark_ranking" not in sections
 
 
 def test_a_single_slide_shows_all_its_fits(tmp_path, folder):

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from spadit.plots.style import INK, MAP, MISSING, MUTED, WIDTH, styled
+from spadit.plots.style import INK, MAP, MISSING, MUTED, WIDTH, shorten, styled
 
 
 def spacing(xy: np.ndarray) -> float:
@@ -47,7 +47,7 @@ def _extent(xy: np.ndarray) -> tuple[float, float, float, float, float]:
     return low[0], high[0], low[1], high[1], step
 
 
-def _height_over_width(xy: np.ndarray) -> float:
+def height_over_width(xy: np.ndarray) -> float:
     x0, x1, y0, y1, _ = _extent(xy)
     return float(np.clip((y1 - y0) / (x1 - x0), 0.4, 1.6))
 
@@ -83,23 +83,20 @@ def _column(matrix, index: int) -> np.ndarray:
     return np.asarray(column.todense() if hasattr(column, "todense") else column, dtype=float).ravel()
 
 
-def _number(value: float) -> str:
+def signed(value: float) -> str:
+    """Two decimals with a real minus sign; 'n/a' for what is no number."""
     return "n/a" if value is None or not np.isfinite(value) else f"{value:.2f}".replace("-", "−")
 
 
 def _subtitle(imputed: AnnData, gene: str, pcc: Mapping[str, float] | None) -> str:
     parts = []
     if pcc is not None and gene in pcc:
-        parts.append(f"PCC {_number(pcc[gene])}")
+        parts.append(f"PCC {signed(pcc[gene])}")
     if "reliability" in imputed.var:
-        parts.append(f"expected {_number(float(imputed.var.at[gene, 'reliability']))}")
+        parts.append(f"expected {signed(float(imputed.var.at[gene, 'reliability']))}")
     if "reliability_class" in imputed.var:
         parts.append(str(imputed.var.at[gene, "reliability_class"]))
     return "  ·  ".join(parts)
-
-
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 @styled
@@ -127,7 +124,7 @@ def gene_maps(imputed: AnnData, genes: Sequence[str], pcc: Mapping[str, float] |
     slots = max(per_row, 2 if both else 3)  # one gene alone is not blown up to the whole width
     cell = (WIDTH - 2 * edge) / slots
     panel_w = (cell - bar - gap * panels) / panels
-    panel_h = panel_w * _height_over_width(xy)
+    panel_h = panel_w * height_over_width(xy)
     width, height = 2 * edge + per_row * cell, rows * (panel_h + head) + foot
     fig = Figure(figsize=(width, height))
     for k, gene in enumerate(genes):
@@ -139,7 +136,7 @@ def gene_maps(imputed: AnnData, genes: Sequence[str], pcc: Mapping[str, float] |
             shown = {"measured": _column(imputed.layers["observed"], j), **shown}
         low, high = _limits(*shown.values())
         span = panels * panel_w + (panels - 1) * gap
-        fig.text((x + 0.02) / width, (y + panel_h + 0.33) / height, _shorten(gene, 28), weight="bold", size=8.5, color=INK)
+        fig.text((x + 0.02) / width, (y + panel_h + 0.33) / height, shorten(gene, 28), weight="bold", size=8.5, color=INK)
         fig.text((x + 0.02) / width, (y + panel_h + 0.185) / height, _subtitle(imputed, gene, pcc), size=6.5, color=INK)
         for p, (what, values) in enumerate(shown.items()):
             left = x + p * (panel_w + gap)
@@ -163,7 +160,7 @@ def total_counts_map(slide: AnnData) -> Figure:
     totals = np.asarray(slide.layers["counts"].sum(axis=1), dtype=float).ravel()
     values = np.log10(np.maximum(totals, 1))
     panel_w = 3.2
-    panel_h = panel_w * _height_over_width(xy)
+    panel_h = panel_w * height_over_width(xy)
     width, height = panel_w + 0.75, panel_h + 0.35
     fig = Figure(figsize=(width, height))
     ax = fig.add_axes((0.05 / width, 0.05 / height, panel_w / width, panel_h / height))
@@ -186,7 +183,7 @@ def thumbnail(imputed: AnnData, gene: str) -> Figure:
     shown = {"measured": _column(imputed.layers["observed"], j), "imputed": _column(imputed.X, j)}
     low, high = _limits(*shown.values())
     panel_w, gap, head = 1.75, 0.08, 0.2
-    panel_h = panel_w * _height_over_width(xy)
+    panel_h = panel_w * height_over_width(xy)
     width, height = 2 * panel_w + 3 * gap, panel_h + head + gap
     fig = Figure(figsize=(width, height))
     for p, (what, values) in enumerate(shown.items()):

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from spadit.plots.style import GRID, INK, MUTED, RELIABILITY, ROLES, WIDTH, label, role, styled
+from spadit.plots.style import GRID, INK, MUTED, RELIABILITY, ROLES, WIDTH, label, role, shorten, styled
 
 MEASURES = {
     "pcc": "Pearson correlation (PCC)",
@@ -32,7 +32,8 @@ def method_order(metrics: pd.DataFrame) -> list[str]:
     return sorted(medians.index, key=lambda m: (ranks.index(role(m)), -np.nan_to_num(medians[m], nan=-9), m))
 
 
-def _boxes(ax, metrics: pd.DataFrame, methods: Sequence[str], measure: str, values: bool) -> None:
+def boxes(ax, metrics: pd.DataFrame, methods: Sequence[str], measure: str, values: bool) -> None:
+    """A box per method from top to bottom, of the values in the column ``measure``; ``values`` prints the medians at the right."""
     rng = np.random.default_rng(0)
     for k, method in enumerate(methods):
         kind = role(method)
@@ -55,12 +56,13 @@ def _boxes(ax, metrics: pd.DataFrame, methods: Sequence[str], measure: str, valu
         )
         if len(data) <= 200:
             jitter = rng.uniform(-0.2, 0.2, len(data))
-            ax.scatter(data, y + jitter, s=4, color=INK, alpha=0.35, linewidths=0, zorder=3, rasterized=True)
+            few = len(data) <= 30
+            ax.scatter(data, y + jitter, s=8 if few else 4, color=INK, alpha=0.6 if few else 0.35, linewidths=0, zorder=3, rasterized=True)
         if values:
             median = f"{np.median(data):.2f}".replace("-", "−")
             ax.annotate(median, (1, y), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points", va="center", size=7)
     positions = [k + (0.45 if role(m) == "ceiling" else 0) for k, m in enumerate(methods)]
-    ax.set_yticks(positions, [label(m) for m in methods])
+    ax.set_yticks(positions, [shorten(label(m), 32) for m in methods])
     ax.set_ylim(max(positions) + 0.6, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x", color=GRID, linewidth=0.6)
@@ -70,7 +72,8 @@ def _boxes(ax, metrics: pd.DataFrame, methods: Sequence[str], measure: str, valu
     ax.spines["left"].set_visible(False)
 
 
-def _legend(fig: Figure, methods: Sequence[str]) -> None:
+def role_legend(fig: Figure, methods: Sequence[str]) -> None:
+    """What the fill colours mean, below the figure."""
     handles = []
     for kind, (colour, name) in ROLES.items():
         if any(role(m) == kind for m in methods):
@@ -80,16 +83,19 @@ def _legend(fig: Figure, methods: Sequence[str]) -> None:
 
 
 @styled
-def method_boxes(metrics: pd.DataFrame) -> Figure:
-    """PCC per hidden gene for every method: box (quartiles), line (median, printed at the right), points where there are few genes."""
-    methods = method_order(metrics)
+def method_boxes(metrics: pd.DataFrame, methods: Sequence[str] | None = None) -> Figure:
+    """PCC per hidden gene for every method: box (quartiles), line (median, printed at the right), points where there are few genes.
+
+    ``methods`` gives another order than :func:`method_order`.
+    """
+    methods = list(methods or method_order(metrics))
     n = metrics["gene"].nunique()
     fig = Figure(figsize=(WIDTH, 0.34 * len(methods) + 1.25), layout="constrained")
     ax = fig.subplots()
-    _boxes(ax, metrics, methods, "pcc", values=True)
+    boxes(ax, metrics, methods, "pcc", values=True)
     ax.annotate("median", (1, 1), xycoords="axes fraction", xytext=(4, 1), textcoords="offset points", size=6.5, color=MUTED)
     ax.set_xlabel(f"PCC of measured and imputed values over spots, per hidden gene ({n:,} genes)")
-    _legend(fig, methods)
+    role_legend(fig, methods)
     return fig
 
 
@@ -101,12 +107,12 @@ def all_measures(metrics: pd.DataFrame) -> Figure:
     fig = Figure(figsize=(WIDTH, 2 * (0.26 * len(methods) + 0.62) + 0.4), layout="constrained")
     axes = fig.subplots(2, 2, sharey=True).ravel()
     for ax, measure in zip(axes, shown, strict=False):
-        _boxes(ax, metrics, methods, measure, values=False)
+        boxes(ax, metrics, methods, measure, values=False)
         direction = "lower is better" if measure in LOWER_IS_BETTER else "higher is better"
         ax.set_xlabel(f"{MEASURES[measure]}, {direction}")
     for ax in axes[len(shown) :]:
         ax.set_visible(False)
-    _legend(fig, methods)
+    role_legend(fig, methods)
     return fig
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
+
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every letter that a PDF gets
 
 WIDTH = 7.2
 """Width of a full figure in inches (180 mm)."""
@@ -39,6 +42,10 @@ ROLES = {
 
 STATUS = {"pass": "#00795c", "warn": "#8f5600", "not predictable": "#b3261e", "failed": "#b3261e"}
 RELIABILITY = {"reliable": "#0072B2", "use with care": "#E69F00", "do not use": "#8a949d"}
+
+SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#4d4d4d")
+"""Colours of lines that have no role: Okabe and Ito's order, without yellow (too faint on white)."""
+DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
 
 _RC = {
     "font.family": "DejaVu Sans",
@@ -65,6 +72,7 @@ _RC = {
     "savefig.facecolor": "white",
     "svg.fonttype": "path",  # looks the same where the font is missing
     "svg.hashsalt": "spadit",  # the same figure gives the same file
+    "pdf.fonttype": 42,  # letters stay letters, for editing
     "text.parse_math": False,  # a gene or sample name may hold a dollar sign
 }
 
@@ -78,6 +86,16 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
             return draw(*args, **kwargs)
 
     return wrapper
+
+
+def series(k: int) -> tuple[str, object]:
+    """Colour and dash of the k-th line: dashes change where there are more lines than colours."""
+    return SERIES[k % len(SERIES)], DASHES[k // len(SERIES) % len(DASHES)]
+
+
+def shorten(text: str, length: int) -> str:
+    """At most ``length`` characters, the last of them … where something was cut."""
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def role(method: str) -> str:
@@ -96,15 +114,18 @@ def label(method: str) -> str:
 
 
 def _to_file(figure: Figure, target, format: str, dpi: int) -> None:
-    metadata = {"svg": {"Date": None}, "png": {"Software": None}}.get(format)
+    metadata = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}.get(format)
     with matplotlib.rc_context(_RC):
         figure.savefig(target, format=format, dpi=dpi, metadata=metadata)
 
 
-def save(figure: Figure, stem: str | Path, dpi: int = 200) -> list[Path]:
-    """Write ``stem.svg`` (vector; dense point clouds inside are rasterised) and ``stem.png``, each whole or not at all."""
+def save(figure: Figure, stem: str | Path, dpi: int = 200, formats: Sequence[str] = ("svg", "png")) -> list[Path]:
+    """Write ``stem.svg`` (vector; dense point clouds inside are rasterised) and ``stem.png``, each whole or not at all.
+
+    ``formats`` may also name 'pdf'.
+    """
     paths = []
-    for format in ("svg", "png"):
+    for format in formats:
         path = Path(f"{stem}.{format}")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.part")

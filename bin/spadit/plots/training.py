@@ -6,11 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from spadit.plots.style import GRID, MUTED, WIDTH, styled
-
-# Okabe and Ito's order, without yellow (too faint on white); dashes repeat where there are more fits than colours
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#4d4d4d")
-_DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
+from spadit.plots.style import GRID, MUTED, WIDTH, series, styled
 
 PANELS = {"train_loss": "training loss", "validation_pcc": "validation PCC"}
 """Column of ``curves.csv`` -> what it is."""
@@ -66,7 +62,7 @@ def curves(table: pd.DataFrame) -> Figure:
                 line = curve(table, fit, mode, column)
                 if line.empty:
                     continue
-                colour, dash = _COLOURS[k % len(_COLOURS)], _DASHES[k // len(_COLOURS) % len(_DASHES)]
+                colour, dash = series(k)
                 (drawn,) = ax.plot(line.index, line.to_numpy(), color=colour, linestyle=dash, linewidth=1.1)
                 handles[str(fit).replace("_", " ")] = drawn
                 stop = chosen_steps(table, fit, mode) if column == "validation_pcc" else None

@@ -1,7 +1,8 @@
 """All slides of a run on one page: the sections of the MultiQC report, and slides.json / slides.csv.
 
 Facts come from one flat folder and are told apart by their ``kind`` and id, tables and thumbnails by their file names
-(``<sample>.metrics.csv``, ``<sample>.curves.csv``, ``<sample>.thumbnail.png``). What is missing says how far a slide came.
+(``<sample>.metrics.csv``, ``<sample>.curves.csv``, ``<sample>.ranking.csv``, ``<sample>.thumbnail.png``,
+``<sample>.benchmark.png``). What is missing says how far a slide came.
 MultiQC prints what it is given as HTML, so every text from data is escaped here, in :func:`text`.
 """
 
@@ -19,9 +20,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from spadit.contracts import Evaluation, Failure, Inputs, Pairing, QualityControl, Split, Training, _plain, write_text
+from spadit.contracts import Benchmark, Evaluation, Failure, Inputs, Pairing, QualityControl, Split, Training, _plain, write_text
 from spadit.errors import InputError
-from spadit.plots import style, training
+from spadit.plots import benchmark, style, training
 from spadit.report import words
 from spadit.report.slide import best_of, status, summary_row
 
@@ -38,6 +39,9 @@ PARENTS = {
     "spadit_methods": ("Methods", "What was done, with which settings and software."),
 }
 """Chapters of the report: id -> (name, description). Their order, and that of sections, is in assets/multiqc_config.yml."""
+
+SCALES = {"model": "Blues", "floor": "Oranges", "method": "Purples", "control": "RdPu", "ceiling": "Greys"}
+"""Role of a method -> colours of its column."""
 
 STATUS_RULES = {
     "pass": [{"s_eq": "pass"}],
@@ -70,6 +74,10 @@ class Facts:
     split: dict[str, Split] = dataclasses.field(default_factory=dict)
     training: dict[str, Training] = dataclasses.field(default_factory=dict)
     evaluation: dict[str, Evaluation] = dataclasses.field(default_factory=dict)
+    benchmark: dict[str, Benchmark] = dataclasses.field(default_factory=dict)
+    ranking: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
+    rankings: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    """Small pictures of the benchmark's ranking."""
     failures: dict[str, list[Failure]] = dataclasses.field(default_factory=dict)
     metrics: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
     curves: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
@@ -82,13 +90,15 @@ class Facts:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype={"gene": str, "method": str, "split": str, "fit": str}, keep_default_na=False, na_values=[""])
+    return pd.read_csv(
+        path, dtype={"gene": str, "method": str, "split": str, "fit": str, "status": str}, keep_default_na=False, na_values=[""]
+    )
 
 
 def collect(inputs: Inputs, folder: str | Path) -> Facts:
     """Read all facts of a folder. A file that can't be read is named in the log and left out: the report must come out."""
     facts = Facts(inputs)
-    kinds = {"pairing": Pairing, "split": Split, "training": Training, "evaluation": Evaluation}
+    kinds = {"pairing": Pairing, "split": Split, "training": Training, "evaluation": Evaluation, "benchmark": Benchmark}
     for path in sorted(Path(folder).rglob("*")):
         if path.suffix not in (".json", ".csv", ".png"):
             continue
@@ -108,6 +118,10 @@ def collect(inputs: Inputs, folder: str | Path) -> Facts:
                 facts.metrics[path.name.removesuffix(".metrics.csv")] = _table(path)
             elif path.name.endswith(".curves.csv"):
                 facts.curves[path.name.removesuffix(".curves.csv")] = _table(path)
+            elif path.name.endswith(".ranking.csv"):
+                facts.ranking[path.name.removesuffix(".ranking.csv")] = _table(path)
+            elif path.name.endswith(".benchmark.png"):
+                facts.rankings[path.name.removesuffix(".benchmark.png")] = path.read_bytes()
             elif path.name.endswith(".thumbnail.png"):
                 facts.thumbnails[path.name.removesuffix(".thumbnail.png")] = path.read_bytes()
         except (
@@ -359,7 +373,6 @@ def accuracy_sections(facts: Facts, rows: list[dict]) -> list[dict]:
     status_of = {r["sample"]: r["status"] for r in rows}
     methods = list(dict.fromkeys(r["method"] for e in evaluations.values() for r in e.summary))
     methods.sort(key=lambda m: (list(style.ROLES).index(style.role(m)), m))
-    scales = {"model": "Blues", "floor": "Oranges", "method": "Purples", "control": "RdPu", "ceiling": "Greys"}
     medians = _section(
         "spadit_medians",
         "spadit_accuracy",
@@ -373,7 +386,7 @@ def accuracy_sections(facts: Facts, rows: list[dict]) -> list[dict]:
             text(s): _without_empty({"status": status_of[s]} | {m: (summary_row(e, m) or {}).get("median_pcc") for m in methods})
             for s, e in evaluations.items()
         },
-        headers={"status": _status_header()} | {m: _pcc(text(style.label(m)), _about(m), scale=scales[style.role(m)]) for m in methods},
+        headers={"status": _status_header()} | {m: _pcc(text(style.label(m)), _about(m), scale=SCALES[style.role(m)]) for m in methods},
         pconfig={"id": "spadit_medians_table", "title": "Median PCC by method", "col1_header": "Slide", "no_violin": True},
     )
     sections = [medians, *_boxes(facts, methods), *_maps(facts, status_of)]
@@ -510,6 +523,94 @@ def _maps(facts: Facts, status_of: dict[str, str]) -> list[dict]:
             f'<div class="spadit-scroll" style="display:flex;flex-wrap:wrap;gap:1.25rem;align-items:flex-start">{"".join(figures)}</div>',
         )
     ]
+
+
+def _competes(method: str) -> bool:
+    return style.role(method) not in ("control", "ceiling")
+
+
+def benchmark_sections(facts: Facts) -> list[dict]:
+    """All methods on all slides: median PCC, accuracy score, and what has no numbers; pictures of the rankings of a few slides."""
+    rankings = {s: facts.ranking[s] for s in facts.samples if s in facts.ranking and "median_pcc" in facts.ranking[s]}
+    if not rankings:
+        return []
+    found = pd.concat(rankings.values(), ignore_index=True)
+    methods = benchmark.order(found, "median_pcc")
+    data, absent = {}, {}
+    for s, table in rankings.items():
+        row = {}
+        for r in table.to_dict("records"):
+            method = r["method"]
+            if pd.isna(r["median_pcc"]):
+                absent.setdefault(method, {}).setdefault(benchmark.absence(r), []).append(s)
+                continue
+            row[f"pcc_{method}"] = r["median_pcc"]
+            if pd.notna(r.get("accuracy_score")):
+                row[f"as_{method}"] = r["accuracy_score"]
+        data[text(s)] = row
+    keys = {}  # MultiQC takes a column's key for an id
+    headers = {}
+    for k, m in enumerate(methods):
+        keys[f"pcc_{m}"], keys[f"as_{m}"] = f"pcc_{k}", f"as_{k}"
+        headers[f"pcc_{k}"] = _pcc(text(style.label(m)), f"Median PCC over hidden genes. {_about(m)}", scale=SCALES[style.role(m)])
+    for k, m in enumerate(methods):
+        if _competes(m):
+            title = f"AS {style.label(m)}"
+            about = "Accuracy score: mean rank in PCC, SSIM, RMSE and JS among the methods of the slide; 1 is best in all"
+            headers[f"as_{k}"] = _pcc(text(title), about, scale="Greens")
+    winners = [
+        f"<strong>{text(s)}</strong>: {text(facts.benchmark[s].winner)}" for s in rankings if s in facts.benchmark and len(rankings) <= FEW
+    ]
+    gaps = [
+        f"<strong>{text(m)}</strong> has no numbers on {words.plural(len(where), 'slide')} ({text(', '.join(where))}): {text(why)}"
+        for m, reasons in absent.items()
+        for why, where in reasons.items()
+    ]
+    description = (
+        "Every method on the same hidden genes of each slide: median PCC, then the accuracy score (AS) of those that compete. "
+        "Controls know nothing of a gene, the ceiling sees the truth."
+    )
+    if winners:
+        description += "<br>" + "<br>".join(winners)
+    if gaps:
+        description += "<br>" + "<br>".join(gaps)
+    sections = [
+        _section(
+            "spadit_benchmark",
+            "spadit_accuracy",
+            "Benchmark",
+            description,
+            "table",
+            {s: {keys[c]: v for c, v in row.items()} for s, row in data.items()},
+            headers=headers,
+            pconfig={"id": "spadit_benchmark_table", "title": "Benchmark", "col1_header": "Slide", "no_violin": True},
+        )
+    ]
+    pictures = {text(s): facts.rankings[s] for s in [s for s in rankings if s in facts.rankings][:FEW]}
+    more = f" The first {FEW} of {len(rankings)} slides are shown; every slide's is in its own report." if len(rankings) > FEW else ""
+    if len(rankings) > 1:
+        scores = pd.concat([table.assign(sample=s) for s, table in rankings.items()], ignore_index=True)
+        if "accuracy_score" in scores:
+            pictures = {"Accuracy score over all slides": style.small_png(benchmark.accuracy_boxes(scores)), **pictures}
+    if pictures:
+        figures = "".join(
+            '<figure style="margin:0;width:32rem;max-width:100%;break-inside:avoid">'
+            f'<img src="data:image/png;base64,{base64.b64encode(picture).decode()}" alt="Methods compared: {title}" '
+            'style="width:100%;background:#fff;border:1px solid rgba(128,128,128,.35);border-radius:.4rem;padding:.4rem">'
+            f'<figcaption style="font-size:.9em;overflow-wrap:anywhere;margin-top:.3rem"><strong>{title}</strong></figcaption></figure>'
+            for title, picture in pictures.items()
+        )
+        sections.append(
+            _section(
+                "spadit_benchmark_ranking",
+                "spadit_accuracy",
+                "Benchmark: rankings",
+                f"Median PCC of each method with its 95 % interval.{more}",
+                "html",
+                f'<div class="spadit-scroll" style="display:flex;flex-wrap:wrap;gap:1.25rem;align-items:flex-start">{figures}</div>',
+            )
+        )
+    return sections
 
 
 def quality_sections(facts: Facts) -> list[dict]:
@@ -777,6 +878,7 @@ def summarize(inputs: Inputs, folder: str | Path, params: dict, versions: dict[s
         general_stats(rows),
         *slides_sections(facts, rows),
         *accuracy_sections(facts, rows),
+        *benchmark_sections(facts),
         *quality_sections(facts),
         *training_sections(facts),
         *methods_sections(facts, params, versions),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from anndata import AnnData
 
-from spadit.contracts import Evaluation, Pairing, QualityControl, Split, Training, write_text
+from spadit.contracts import Benchmark, Evaluation, Pairing, QualityControl, Split, Training, write_text
 from spadit.plots import qc as qc_plots
 from spadit.plots import style
 from spadit.plots import training as training_plots
@@ -26,6 +26,17 @@ WEAK_RELIABILITY = 0.3
 """Below this rank correlation of expected and true PCC the page says that the classes tell little."""
 
 CLASSES = ("reliable", "use with care", "do not use")
+
+
+@dataclasses.dataclass
+class BenchmarkFacts:
+    """What the page shows of a slide's benchmark."""
+
+    benchmark: Benchmark
+    ranking: pd.DataFrame
+    """``ranking.csv``."""
+    plots: Path
+    """Folder with the figures ``benchmark_*``."""
 
 
 @dataclasses.dataclass
@@ -43,6 +54,8 @@ class SlideFacts:
     evaluation: Evaluation
     curves: pd.DataFrame
     plots: Path
+    benchmark: BenchmarkFacts | None = None
+    """None where none was made: the page then doesn't speak of it."""
 
 
 def _data_uri(content: bytes, kind: str) -> str:
@@ -94,6 +107,45 @@ def compared(difference: dict) -> str:
     if p is None or p >= 0.05 or low <= 0 <= high:
         return "no clear difference"
     return "SpaDiT is better" if low > 0 else "SpaDiT is worse"
+
+
+BENCHMARK_FIGURES = {"ranking": True, "pcc": True, "umap": False, "distances": False, "maps": False, "robustness": True,
+                     "robustness_genes": False, "ablation": True}  # fmt: skip
+"""Figures of a benchmark -> shown as a vector? Those of many points or cells are pictures: smaller, and the page has to be mailed."""
+
+
+def benchmark_rows(ranking: pd.DataFrame) -> list[dict]:
+    """Rows of the benchmark's table, in its order: method, label, role, status ('' where all is well) and numbers or None."""
+    columns = ("median_pcc", "low", "high", "accuracy_score", "difference", "difference_low", "difference_high", "p", "seconds")
+    rows = []
+    for row in ranking.to_dict("records"):
+        numbers = {c: float(row[c]) if pd.notna(row.get(c)) else None for c in columns}
+        status = row["status"] if isinstance(row.get("status"), str) else ""
+        if numbers["median_pcc"] is None:
+            status = status if status not in ("", "ok") else "no result"
+        method = row["method"]
+        rows.append(
+            {
+                "method": method,
+                "label": style.label(method),
+                "role": style.role(method),
+                "status": "" if status == "ok" else status,
+                **numbers,
+            }
+        )
+    return rows
+
+
+def _benchmark(facts: SlideFacts) -> dict | None:
+    """What the template shows of the benchmark."""
+    if facts.benchmark is None:
+        return None
+    b = facts.benchmark
+    return {
+        "facts": b.benchmark,
+        "rows": benchmark_rows(b.ranking),
+        "figures": {name: _figure(Path(b.plots), f"benchmark_{name}", vector) for name, vector in BENCHMARK_FIGURES.items()},
+    }
 
 
 def class_counts(var: pd.DataFrame) -> dict[str, dict[str, int]]:
@@ -286,6 +338,7 @@ def _context(facts: SlideFacts) -> dict:
             "quantiles": svg(qc_plots.quantiles(facts.qc_slide.quantiles, facts.qc_reference.quantiles)),
             "training": svg(training_plots.curves(facts.curves)) if len(facts.curves) else None,
         },
+        "benchmark": _benchmark(facts),
         "paragraphs": paragraphs,
         "references": references,
         "parameters": parameter_rows(facts),
