@@ -1,8 +1,8 @@
 """The benchmark: every method imputes the same hidden genes of a slide, fold by fold, and all are scored and ranked alike.
 
 The steps are folds (:class:`Folds`, :func:`make_plan`), one run per method and fold (:func:`run_method`), and tables of what came of them
-(:func:`collect`, then :func:`rank`, :func:`robustness` or :func:`ablation`). A method that failed in any fold gets no numbers: it is marked,
-with its reason, and the rest is ranked.
+(:func:`collect`, then :func:`rank`, :func:`robustness` or :func:`ablation`). A method that failed in any fold gets no numbers: it is
+marked, with its reason, and the rest is ranked.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import pandas as pd
 import scipy.sparse as sp
 
 from spadit import metrics
-from spadit.contracts import Benchmark, BenchmarkPlan, MethodRun
+from spadit.contracts import Benchmark, BenchmarkPlan, Failure, MethodRun
 from spadit.errors import InputError, MethodError, SpaditError
 from spadit.evaluation import MAX_CELLS, NOT_PREDICTABLE, difference, measured_values, subsample, summarize
 from spadit.files import write_text
 from spadit.inputs import closest
 from spadit.io import write_h5ad
-from spadit.methods import METHODS, Method, visible_part
+from spadit.methods import METHODS, Method, method_problems, visible_part
 from spadit.methods.spadit import VARIANTS
 
 MEASURES = ["pcc", "spearman", "ssim", "rmse", "js"]
@@ -196,20 +196,6 @@ def choose_methods(wanted: str | None = None) -> list[str]:
     return names
 
 
-def method_problems(names: Sequence[str]) -> list[str]:
-    """What is wrong with a list of methods, in sentences."""
-    problems = [] if names else ["No method is named."]
-    for name in dict.fromkeys(names):
-        if name not in METHODS:
-            near = closest(name, METHODS)
-            problems.append(
-                f"The method '{name}' is unknown." + (f" Did you mean '{near}'?" if near else f" Known are: {', '.join(METHODS)}.")
-            )
-        elif names.count(name) > 1:
-            problems.append(f"The method '{name}' is named twice.")
-    return problems
-
-
 def cut(
     slide: ad.AnnData, reference: ad.AnnData, n_spots: int | None = None, n_cells: int | None = MAX_CELLS, seed: int = 0
 ) -> tuple[ad.AnnData, ad.AnnData]:
@@ -257,6 +243,7 @@ def make_plan(
             "name": ".".join(parts),
             "what": what,
             "method": name,
+            "kind": method.kind,
             "fold": fold,
             "rate": rate,
             "seed": run_seed,
@@ -393,7 +380,7 @@ def try_method(run: MethodRun, method: Method, *arguments, **options) -> ad.AnnD
 # ---- predictions from outside ----------------------------------------------------------------------------------------
 
 
-def read_prediction(path: str | Path, slide: ad.AnnData, folds: Folds, method: str) -> ad.AnnData:
+def read_prediction(path: str | Path, slide: ad.AnnData, folds: Folds) -> ad.AnnData:
     """Predictions of another tool, for the benchmark's spots and genes in their order.
 
     Parameters
@@ -462,8 +449,13 @@ class Result:
 
 
 def read_parts(folder: str | Path) -> dict[str, tuple[MethodRun, Path | None]]:
-    """Runs of a folder by the name of their job: ``<name>.run.json``, and ``<name>.h5ad`` where it came to something."""
+    """Runs of a folder by the name of their job: ``<name>.run.json``, and ``<name>.h5ad`` where it came to something; or
+    ``<name>.failure.json``, where it couldn't even start."""
     parts = {}
+    for path in sorted(Path(folder).glob("*.failure.json")):
+        failure = Failure.from_json(path)
+        run = MethodRun(failure.id, "", "", -1, 0.0, 0, "failed", f"{failure.reason} {failure.remedy}".strip())
+        parts[path.name.removesuffix(".failure.json")] = (run, None)
     for path in sorted(Path(folder).glob("*.run.json")):
         values = path.with_name(path.name.removesuffix(".run.json") + ".h5ad")
         parts[path.name.removesuffix(".run.json")] = (MethodRun.from_json(path), values if values.exists() else None)
@@ -500,7 +492,7 @@ def collect(jobs: Sequence[dict], parts: dict[str, tuple[MethodRun, Path | None]
 def collect_outside(method: str, path: str | Path, slide: ad.AnnData, folds: Folds) -> Result:
     """Predictions of another tool as a result; what is wrong with them is its status."""
     try:
-        imputed = read_prediction(path, slide, folds, method)
+        imputed = read_prediction(path, slide, folds)
     except MethodError as error:
         return Result(method, f"failed: {error.message}", outside=True)
     return Result(method, "ok", _in_order(imputed, slide, folds), outside=True)

@@ -238,8 +238,8 @@ class BenchmarkPlan(Contract):
     methods: list[str]
     """The chosen methods, in the order they were asked for."""
     jobs: list[dict]
-    """One per run: name (of its files), what ('benchmark', 'robustness' or 'ablation'), method (of an ablation: the variant), fold,
-    rate (share of the counts that is removed), seed, image ('core' or 'peers'), minutes and memory_gib (to ask for at first)."""
+    """One per run: name (of its files), what ('benchmark', 'robustness' or 'ablation'), method (of an ablation: the variant), kind,
+    fold, rate (share of the counts that is removed), seed, image ('core' or 'peers'), minutes and memory_gib (to ask for at first)."""
 
 
 @dataclasses.dataclass
