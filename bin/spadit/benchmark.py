@@ -357,7 +357,7 @@ def try_method(run: MethodRun, method: Method, *arguments, **options) -> ad.AnnD
 
     Running out of memory is passed on: the task is tried again with more.
     """
-    run.version = method.version
+    run.package_version = method.version
     if method.missing():
         run.status = "not run"
         run.reason = f"needs {' and '.join(method.missing())}: in the image spadit/peers and in the extra 'peers'"
@@ -474,7 +474,7 @@ def collect(jobs: Sequence[dict], parts: dict[str, tuple[MethodRun, Path | None]
         if run.status == "not run":
             return Result(method, f"not run: {run.reason}")
         if run.status != "ok":
-            return Result(method, f"failed: {run.reason} ({which})", version=run.version)
+            return Result(method, f"failed: {run.reason} ({which})", version=run.package_version)
         runs.append((run, ad.read_h5ad(path)))
     imputed = ad.concat([part for _, part in runs], axis=1)
     imputed.obs = slide.obs[[]]
@@ -484,7 +484,7 @@ def collect(jobs: Sequence[dict], parts: dict[str, tuple[MethodRun, Path | None]
         _in_order(imputed, slide, folds),
         sum(run.seconds for run, _ in runs),
         max(run.peak_gib for run, _ in runs),
-        next(run.version for run, _ in runs),
+        next(run.package_version for run, _ in runs),
     )
     return result
 

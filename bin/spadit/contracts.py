@@ -262,7 +262,7 @@ class MethodRun(Contract):
     peak_gib: float = 0.0
     """Largest memory of the process, with the slide and the reference in it."""
     device: str = "cpu"
-    version: str = ""
+    package_version: str = ""
     """Of the package that did the work."""
 
 
