@@ -34,12 +34,12 @@ process FOLDS {
     touch folds.json
     python3 - <<'END_OF_PLAN'
     import json
+    runs = [("benchmark", "ridge", "floor", "core"), ("benchmark", "SpaDiT", "method", "core"), ("benchmark", "Tangram", "method", "peers"),
+            ("robustness", "ridge", "floor", "core"), ("ablation", "SpaDiT", "method", "core")]
     jobs = [
-        {"name": f"${meta.id}.{method}.{what}.fold{fold}", "what": what, "method": method, "kind": kind, "fold": fold, "rate": rate, "seed": 0,
-         "image": image, "minutes": 20, "memory_gib": 1}
-        for what, rate in (("benchmark", 0), ("robustness", 0.5), ("ablation", 0))
-        for method, kind, image in (("ridge", "floor", "core"), ("SpaDiT", "method", "core"), ("Tangram", "method", "peers"))
-        for fold in (0, 1)
+        {"name": f"${meta.id}.{what}.{method}.fold{fold}", "what": what, "method": method, "kind": kind, "fold": fold,
+         "rate": 0.5 if what == "robustness" else 0.0, "seed": 0, "image": image, "minutes": 20, "memory_gib": 1}
+        for what, method, kind, image in runs for fold in (0, 1)
     ]
     open("plan.json", "w").write(json.dumps({"jobs": jobs}))
     END_OF_PLAN
