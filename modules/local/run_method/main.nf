@@ -1,7 +1,7 @@
 process RUN_METHOD {
     tag "${meta.id} ${job.method} fold ${job.fold}${job.rate ? " rate ${job.rate}" : ''}${job.what == 'ablation' ? " seed ${job.seed}" : ''}"
     label 'process_method'
-    cpus 2
+    cpus { job.kind == 'method' ? 2 : 1 }
     memory { "${job.memory_gib * task.attempt} GB" }
     time { "${job.minutes * task.attempt} min" }
 
