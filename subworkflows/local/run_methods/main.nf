@@ -15,7 +15,8 @@ workflow RUN_METHODS {
 
     main:
     ch_jobs = ch_plans.flatMap { meta, plan ->
-        new groovy.json.JsonSlurperClassic().parseText(plan.text).jobs.findAll { job -> job.what == what }.collect { job -> [meta, job] }
+        def jobs = new groovy.json.JsonSlurperClassic().parseText(plan.text).jobs.findAll { job -> job.what == what }
+        jobs.collect { job -> [meta, job + [n_runs: jobs.size()]] }
     }
     ch_runs = ch_jobs
         .combine(ch_pairs.join(ch_folds), by: 0)
@@ -28,13 +29,15 @@ workflow RUN_METHODS {
     RUN_METHOD(ch_runs.method)
     RUN_PEER(ch_runs.peer)
 
-    // Also for a slide of which no run came through; sorted, since the order in which tasks end must not keep -resume from working
+    // A slide goes on when its last run has ended; one with gaps, or with nothing at all, when the last slide's has.
+    // Sorted, since the order in which tasks end must not keep -resume from working
     parts = ch_folds
         .join(
             RUN_FLOOR.out.part
                 .mix(RUN_METHOD.out.part, RUN_PEER.out.part)
-                .map { meta, _job, files -> [meta, files] }
-                .groupTuple(),
+                .map { meta, job, files -> [groupKey(meta, job.n_runs), files] }
+                .groupTuple(remainder: true)
+                .map { key, files -> [key.groupTarget, files] },
             remainder: true
         )
         .map { meta, _folds, files -> [meta, (files ?: []).flatten().sort { file -> file.name }] }
