@@ -400,9 +400,9 @@ def test_sheet_of_predictions(tmp_path):
     path.write_text("sample,method,path\none,mine,a.h5ad\none,Mine,b.csv\noen,mine,a.csv\none,Ridge,a.csv\none,x,~/a.csv\none,y,a.png\n")
     rows, errors = check_predictions(path, ["one", "two"])
     assert rows[0] == {"where": "Row 2", "sample": "one", "method": "mine", "path": "a.h5ad"} and len(rows) == 6
-    for error, said in zip(errors, ("named twice", "mean 'one'", "a method of this pipeline", "begins with '~'", "is no .h5ad"), strict=True):
+    told = ("named twice", "mean 'one'", "a method of this pipeline", "begins with '~'", "is no .h5ad")
+    for error, said in zip(errors, told, strict=True):
         assert said in error
     path.write_text("sample,methods,path\n")
-    assert check_predictions(path, ["one"]) == (
-        [], ["Column 'methods' is unknown. Expected are: sample, method, path.", "Column 'method' is missing. Expected are: sample, method, path."]
-    )  # fmt: skip
+    rows, errors = check_predictions(path, ["one"])
+    assert rows == [] and [error.split(".")[0] for error in errors] == ["Column 'methods' is unknown", "Column 'method' is missing"]
