@@ -11,9 +11,10 @@ STEP = "method"
 
 def work(args):
     from spadit import io
-    from spadit.benchmark import Folds, cut, model_method, shared_genes, try_method
+    from spadit.benchmark import Folds, cut, shared_genes, try_method
     from spadit.contracts import MethodRun
     from spadit.methods import METHODS
+    from spadit.methods.spadit import model_method
 
     slide, reference = io.load(args.slide, "slide"), io.load(args.reference, "reference")
     slide, reference = cut(slide, reference, args.max_spots, args.max_cells, args.cut_seed)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import anndata as ad
 import numpy as np
@@ -218,6 +220,39 @@ def test_a_failing_method_is_marked_and_the_rest_is_ranked(pair, done, tmp_path,
     assert ranking.loc["corr_weighted", "median_pcc"] > 0.2 and ranking.loc["corr_weighted", "accuracy_score"] > 0
     assert not (tmp_path / "ridge.h5ad").exists() and "ridge" not in set(pd.read_csv(tmp_path / "metrics.csv")["method"])
     assert Benchmark.from_json(tmp_path / "benchmark.json").failed == {"ridge": ranking.loc["ridge", "status"]}
+
+
+def test_the_executables(pair, tmp_path, root):
+    """From the pair to the ranking by the three programs, SpaDiT's variant among the runs."""
+    slide, reference, _ = pair
+    write_h5ad(slide, tmp_path / "slide.h5ad")
+    write_h5ad(reference, tmp_path / "reference.h5ad")
+
+    def call(program, *arguments):
+        command = [sys.executable, root / f"bin/spadit_{program}.py", "--id", "s", "--slide", "slide.h5ad", *arguments]
+        subprocess.run([str(part) for part in command], cwd=tmp_path, check=True)
+
+    cuts = ("--max-spots", 50)
+    made = ("--output", "folds.json", "--plan", "plan.json")
+    given = ("--methods", "ridge,library_size", "--benchmark", "--ablation", 1, "--folds", 2)
+    call("folds", "--reference", "reference.h5ad", *cuts, *given, *made)
+    (tmp_path / "parts").mkdir()
+    plan = BenchmarkPlan.from_json(tmp_path / "plan.json")
+    assert (plan.n_spots, plan.n_cells, plan.methods) == (50, reference.n_obs, ["ridge", "library_size"])
+    for job in plan.jobs:
+        if job["what"] == "benchmark" or (job["method"], job["fold"]) == ("backbone_unet", 0):
+            run = [f"--{name}={job[name]}" for name in ("method", "fold", "what", "rate", "seed")]
+            small = ("--device", "cpu", "--preset", "default", "--max-steps", 1, "--n-models", 1)
+            files = ("--output", f"parts/{job['name']}.h5ad", "--facts", f"parts/{job['name']}.run.json")
+            call("method", "--reference", "reference.h5ad", "--folds", "folds.json", *cuts, *run, *small, *files)
+    call("rank", "--folds", "folds.json", "--plan", "plan.json", "--parts", "parts", *cuts, "--output", "benchmark")
+    call("rank", "--folds", "folds.json", "--plan", "plan.json", "--parts", "parts", "--what", "ablation", *cuts, "--output", "ablation")
+    ranking = pd.read_csv(tmp_path / "benchmark/ranking.csv", index_col="method")
+    assert (ranking["status"] == "ok").all() and ranking.loc["ridge", "seconds"] > 0 and ranking.loc["ridge", "peak_gib"] > 0.05
+    assert ad.read_h5ad(tmp_path / "benchmark/ridge.h5ad").n_obs == 50
+    unet = pd.read_csv(tmp_path / "ablation/ablation.csv", index_col="variant").loc["backbone_unet"]
+    assert unet["status"].startswith("failed: fold 2 of 2 came to no result")  # the first fold ran
+    assert MethodRun.from_json(tmp_path / "parts/s.backbone_unet.seed0.fold0.run.json").status == "ok"
 
 
 def test_memory_is_the_pipelines_to_mend(pair):
