@@ -12,7 +12,7 @@ STEP = "check_inputs"
 def work(args):
     from spadit.inputs import check_inputs
 
-    inputs = check_inputs(args.input, args.params, args.schema_input, args.schema_params)
+    inputs = check_inputs(args.input, args.params, args.schema_input, args.schema_params, args.predictions)
     inputs.to_json(args.output)
     logging.info("%d slides, %d errors, %d warnings", len(inputs.slides), len(inputs.errors), len(inputs.warnings))
 
@@ -23,6 +23,7 @@ def main():
     p.add_argument("--params", default="", help="JSON file with all parameters; not checked when absent")
     p.add_argument("--schema-input", required=True, help="assets/schema_input.json")
     p.add_argument("--schema-params", default="", help="nextflow_schema.json")
+    p.add_argument("--predictions", default="", help="sheet of predictions that were made elsewhere")
     p.add_argument("--output", required=True, help="JSON file to write")
     return run(STEP, p.parse_args(), work)
 

@@ -1,8 +1,11 @@
 //
-// A slide's whole way: read, QC, pair with its reference, hide genes, train, impute, evaluate, plot, report.
+// A slide's whole way: read, QC, pair with its reference, hide genes, train, impute, evaluate, plot, report; and the benchmark of methods.
 // Channels are joined by their meta map, never by order. A slide that fails leaves its channel; the others go on.
 //
 
+include { ABLATION        } from '../subworkflows/local/ablation/main'
+include { BENCHMARK       } from '../subworkflows/local/benchmark/main'
+include { FOLDS           } from '../modules/local/folds/main'
 include { IMPUTE_SLIDES   } from '../subworkflows/local/impute/main'
 include { PAIR            } from '../modules/local/pair/main'
 include { PLOT            } from '../modules/local/plot/main'
@@ -10,6 +13,7 @@ include { PREPARE_INPUTS  } from '../subworkflows/local/prepare_inputs/main'
 include { QUALITY_CONTROL } from '../subworkflows/local/quality_control/main'
 include { REPORT          } from '../modules/local/report/main'
 include { REPORT_COHORT   } from '../subworkflows/local/report/main'
+include { ROBUSTNESS      } from '../subworkflows/local/robustness/main'
 include { SPLIT           } from '../modules/local/split/main'
 
 workflow SPADIT {
@@ -33,6 +37,20 @@ workflow SPADIT {
         all_params.model,
         all_params.start_model ? file(all_params.start_model, checkIfExists: true) : [],
     )
+
+    if (all_params.benchmark || all_params.robustness || all_params.ablation) {
+        def given = all_params.folds.toString().isInteger() ? [] : file(all_params.folds)
+        FOLDS(PAIR.out.pair.map { meta, slide, reference -> [meta, slide, reference, given] })
+        if (all_params.benchmark || all_params.robustness) {
+            BENCHMARK(PAIR.out.pair, FOLDS.out.folds, FOLDS.out.plan, PREPARE_INPUTS.out.predictions)
+        }
+        if (all_params.robustness) {
+            ROBUSTNESS(PAIR.out.pair, FOLDS.out.folds, FOLDS.out.plan, BENCHMARK.out.parts)
+        }
+        if (all_params.ablation) {
+            ABLATION(PAIR.out.pair, FOLDS.out.folds, FOLDS.out.plan)
+        }
+    }
 
     ch_imputed = IMPUTE_SLIDES.out.imputed
     ch_slide = PAIR.out.pair.map { meta, slide, _reference -> [meta, slide] }

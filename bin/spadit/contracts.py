@@ -109,6 +109,8 @@ class Inputs(Contract):
     errors: list[str] = dataclasses.field(default_factory=list)
     """Whole sentences, each with row, column, value and what is expected."""
     warnings: list[str] = dataclasses.field(default_factory=list)
+    predictions: list[dict] = dataclasses.field(default_factory=list)
+    """Rows of the --predictions sheet: where, sample, method, path."""
 
 
 @dataclasses.dataclass
@@ -221,6 +223,47 @@ class Evaluation(Contract):
     """The rule that gave the verdict, in words, with its thresholds."""
     reasons: list[str] = dataclasses.field(default_factory=list)
     top_genes: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class BenchmarkPlan(Contract):
+    """Every run that a slide's benchmark consists of."""
+
+    kind: ClassVar[str] = "benchmark_plan"
+
+    sample: str
+    seed: int
+    n_spots: int
+    n_cells: int
+    methods: list[str]
+    """The chosen methods, in the order they were asked for."""
+    jobs: list[dict]
+    """One per run: name (of its files), what ('benchmark', 'robustness' or 'ablation'), method (of an ablation: the variant), kind,
+    fold, rate (share of the counts that is removed), seed, image ('core' or 'peers'), minutes and memory_gib (to ask for at first)."""
+
+
+@dataclasses.dataclass
+class MethodRun(Contract):
+    """What became of one method in one fold."""
+
+    kind: ClassVar[str] = "method_run"
+
+    sample: str
+    what: str
+    method: str
+    fold: int
+    rate: float
+    seed: int
+    status: str
+    """'ok', 'failed' or 'not run' (its package isn't there)."""
+    reason: str = ""
+    seconds: float = 0.0
+    """Of the method alone, without reading and writing."""
+    peak_gib: float = 0.0
+    """Largest memory of the process, with the slide and the reference in it."""
+    device: str = "cpu"
+    package_version: str = ""
+    """Of the package that did the work."""
 
 
 @dataclasses.dataclass

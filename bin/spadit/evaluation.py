@@ -271,7 +271,7 @@ def _floors() -> list:
 
 
 def _competes(name: str) -> bool:
-    return name == MODEL or METHODS[name].ranked
+    return name not in METHODS or METHODS[name].ranked  # what isn't registered comes from outside, or is a variant of the model
 
 
 def summarize(table: pd.DataFrame, part: str, seed: int = 0) -> list[dict]:
@@ -300,8 +300,8 @@ def summarize(table: pd.DataFrame, part: str, seed: int = 0) -> list[dict]:
     return rows
 
 
-def difference(table: pd.DataFrame, method: str, seed: int = 0, either_way: bool = False) -> dict:
-    """SpaDiT's PCC less another method's, gene by gene: the mean, its 95 % bootstrap interval and Wilcoxon's p.
+def difference(table: pd.DataFrame, method: str, seed: int = 0, either_way: bool = False, model: str = MODEL) -> dict:
+    """SpaDiT's (or another ``model``'s) PCC less another method's, gene by gene: the mean, its 95 % bootstrap interval and Wilcoxon's p.
 
     ``either_way``: the other method may be turned round as a whole, when that scores higher. A spot's total needs that: normalised values
     of a gene without a pattern fall with it, so a model can seem to know something of every gene.
@@ -309,9 +309,9 @@ def difference(table: pd.DataFrame, method: str, seed: int = 0, either_way: bool
     wide = table.pivot(index="gene", columns="method", values="pcc")
     if either_way and wide[method].median() < 0:
         wide[method] = -wide[method]
-    paired = (wide[MODEL] - wide[method]).to_numpy()
+    paired = (wide[model] - wide[method]).to_numpy()
     low, high = metrics.bootstrap_interval(paired, "mean", seed)
-    p = metrics.paired_wilcoxon(wide[MODEL].to_numpy(), wide[method].to_numpy())
+    p = metrics.paired_wilcoxon(wide[model].to_numpy(), wide[method].to_numpy())
     return {"method": method, "mean_difference": float(paired.mean()), "low": low, "high": high, "p": p}
 
 

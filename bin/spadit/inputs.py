@@ -37,7 +37,13 @@ TYPE_WORDS = {
 LIMIT_WORDS = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most", "exclusiveMaximum": "less than"}
 
 
-def check_inputs(sheet: str | Path, params: str | Path | None, schema_input: str | Path, schema_params: str | Path | None) -> Inputs:
+def check_inputs(
+    sheet: str | Path,
+    params: str | Path | None,
+    schema_input: str | Path,
+    schema_params: str | Path | None,
+    predictions: str | Path | None = None,
+) -> Inputs:
     """Check a samplesheet and, when given, the pipeline's parameters.
 
     Parameters
@@ -48,6 +54,8 @@ def check_inputs(sheet: str | Path, params: str | Path | None, schema_input: str
         JSON file with all parameters of the run; not checked when None.
     schema_input, schema_params
         The JSON schemas: ``assets/schema_input.json`` and ``nextflow_schema.json``.
+    predictions
+        Sheet of predictions that were made elsewhere.
 
     Returns
     -------
@@ -57,7 +65,8 @@ def check_inputs(sheet: str | Path, params: str | Path | None, schema_input: str
     inputs = Inputs()
     if params:
         try:
-            inputs.errors += check_params(_read_json(params), _read_json(schema_params))
+            given = _read_json(params)
+            inputs.errors += check_params(given, _read_json(schema_params)) + check_benchmark(given)
         except InputError as error:
             inputs.errors.append(str(error))
     try:
@@ -68,6 +77,12 @@ def check_inputs(sheet: str | Path, params: str | Path | None, schema_input: str
         inputs.slides = slides
         inputs.errors += errors
         inputs.warnings += warnings
+    if predictions:
+        try:
+            inputs.predictions, errors = check_predictions(predictions, [row["sample"] for row in inputs.slides])
+        except InputError as error:
+            errors = [str(error)]
+        inputs.errors += [f"Predictions: {error}" for error in errors]
     return inputs
 
 
@@ -363,6 +378,60 @@ def _refuse_twice(name: str, columns: list[str]) -> None:
         raise InputError(f"{name + ': ' if name else ''}column '{_shown(twice)}' occurs twice.", "Keep one of them.")
 
 
+def check_predictions(path: str | Path, samples: Iterable[str]) -> tuple[list[dict], list[str]]:
+    """Read and check a sheet of predictions that were made elsewhere: columns sample, method and path.
+
+    Parameters
+    ----------
+    samples
+        The slides of the samplesheet.
+
+    Returns
+    -------
+    rows
+        where, sample, method, path; values that are not allowed are ''.
+    errors
+
+    Raises
+    ------
+    InputError
+        When it can't be read as a table at all.
+    """
+    from spadit.methods import METHODS
+
+    columns, samples = ("sample", "method", "path"), list(samples)
+    read, header = read_sheet(path)
+    errors = [f"Column '{_shown(name)}' is unknown. Expected are: {', '.join(columns)}." for name in header if name not in columns]
+    missing = [name for name in columns if name not in header]
+    errors += [f"Column '{name}' is missing. Expected are: {', '.join(columns)}." for name in missing]
+    if missing:
+        return [], errors
+    rows, seen = [], set()
+    own = {name.casefold() for name in METHODS}
+    for row in read:
+        values = {name: row.values.get(name, "") for name in columns}
+        problems = {}
+        if values["sample"] not in samples:
+            near = closest(values["sample"], samples)
+            hint = f" Did you mean '{near}'?" if near else ""
+            problems["sample"] = f"'{_shown(values['sample'])}' is no slide of the samplesheet.{hint}"
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", values["method"]):
+            problems["method"] = f"'{_shown(values['method'])}' is not allowed; expected are letters, digits, '.', '_' and '-'."
+        elif values["method"].casefold() in own:
+            problems["method"] = f"'{values['method']}' is a method of this pipeline; expected is another name."
+        elif (values["sample"], values["method"].casefold()) in seen:
+            problems["method"] = f"'{values['method']}' is named twice for this slide."
+        seen.add((values["sample"], values["method"].casefold()))
+        wrong = "is missing" if not values["path"] else _path_problem(values["path"])
+        if not wrong and not re.search(r"\.(h5ad|csv|tsv)(\.gz)?$", values["path"]):
+            wrong = "is no .h5ad, .csv or .tsv file"
+        if wrong:
+            problems["path"] = f"'{_shown(values['path'])}' {wrong}."
+        errors += [f"{row.where}, column '{name}': {problem}" for name, problem in problems.items()]
+        rows.append({"where": row.where} | {name: "" if name in problems else value for name, value in values.items()})
+    return rows, errors
+
+
 # ---- parameters ---------------------------------------------------------------------------------------------------
 
 
@@ -398,6 +467,24 @@ def check_params(params: dict, schema: dict) -> list[str]:
             problem = _value_problem(value, known[name])
             if problem:
                 errors.append(f"Parameter --{name}: {problem}.")
+    return errors
+
+
+def check_benchmark(params: dict) -> list[str]:
+    """What is wrong with the parameters of a benchmark beyond their types: unknown methods, and options without an effect."""
+    errors = []
+    runs = any(_as_typed(params.get(name), ["boolean"]) is True for name in ("benchmark", "robustness"))
+    wanted = params.get("methods")
+    if isinstance(wanted, str) and wanted:
+        from spadit.methods import method_problems  # the registry takes a second to read
+
+        errors += [f"Parameter --methods: {problem}" for problem in method_problems([n.strip() for n in wanted.split(",") if n.strip()])]
+    for name in ("methods", "predictions"):
+        if params.get(name) and not runs:
+            errors.append(f"Parameter --{name} is about a benchmark, but there is none. Add --benchmark, or leave it out.")
+    ablation = _as_typed(params.get("ablation"), ["boolean"]) is True
+    if str(params.get("folds")).endswith(".json") and not (runs or ablation):
+        errors.append("Parameter --folds: a file is about a benchmark, but there is none. Add --benchmark, or give a number.")
     return errors
 
 
@@ -440,7 +527,7 @@ def _value_problem(value: Any, definition: dict) -> str | None:
 
 def _as_typed(value: Any, types: list[str]) -> Any:
     """A value as the type that the schema asks for, where text and type can be told from each other."""
-    if isinstance(value, str) and "string" not in types:
+    if isinstance(value, str) and ("string" not in types or re.fullmatch(r"\d+", value) and "integer" in types):
         text = value.strip()
         if re.fullmatch(r"[+-]?\d+", text, re.ASCII) and {"integer", "number"} & set(types):
             return int(text)

@@ -2,7 +2,9 @@
 // Every process of a slide on small real data, one after the other; READ also on a file that is cut short
 //
 
+include { BENCHMARK              } from '../../subworkflows/local/benchmark/main'
 include { EVALUATE               } from '../../modules/local/evaluate/main'
+include { FOLDS                  } from '../../modules/local/folds/main'
 include { IMPUTE                 } from '../../modules/local/impute/main'
 include { MULTIQC                } from '../../modules/nf-core/multiqc/main'
 include { PAIR                   } from '../../modules/local/pair/main'
@@ -31,6 +33,8 @@ workflow {
     TRAIN(PAIR.out.pair.join(SPLIT.out.split).map { meta, a, b, split -> [meta, a, b, split, []] }, [])
     IMPUTE(PAIR.out.pair.join(SPLIT.out.split).join(TRAIN.out.model).join(TRAIN.out.training))
     EVALUATE(IMPUTE.out.imputed.join(PAIR.out.pair).join(SPLIT.out.split))
+    FOLDS(PAIR.out.pair.map { meta, a, b -> [meta, a, b, []] })
+    BENCHMARK(PAIR.out.pair, FOLDS.out.folds, FOLDS.out.plan, PAIR.out.pair.map { meta, _a, _b -> [meta, ['mine'], [data.resolve('mine.csv')]] })
     PLOT(IMPUTE.out.imputed.join(PAIR.out.pair.map { meta, a, _b -> [meta, a] }).join(EVALUATE.out.metrics).join(EVALUATE.out.evaluation))
     REPORT(
         IMPUTE.out.imputed

@@ -6,13 +6,16 @@ include { BENCHMARK_COHORT } from '../../modules/local/benchmark_cohort/main'
 include { BENCHMARK_PLOT   } from '../../modules/local/benchmark_plot/main'
 include { CHECK_INPUTS     } from '../../modules/local/check_inputs/main'
 include { EVALUATE         } from '../../modules/local/evaluate/main'
+include { FOLDS            } from '../../modules/local/folds/main'
 include { IMPUTE           } from '../../modules/local/impute/main'
 include { MULTIQC          } from '../../modules/nf-core/multiqc/main'
 include { PAIR             } from '../../modules/local/pair/main'
 include { PLOT             } from '../../modules/local/plot/main'
 include { QC               } from '../../modules/local/qc/main'
+include { RANK             } from '../../modules/local/rank/main'
 include { READ             } from '../../modules/local/read/main'
 include { REPORT           } from '../../modules/local/report/main'
+include { RUN_METHOD       } from '../../modules/local/run_method/main'
 include { SPLIT            } from '../../modules/local/split/main'
 include { SUMMARIZE        } from '../../modules/local/summarize/main'
 include { TRAIN            } from '../../modules/local/train/main'
@@ -20,7 +23,7 @@ include { TRAIN            } from '../../modules/local/train/main'
 workflow {
     def root = file("${projectDir}/../..").normalize()
     def meta = [id: 's.1', role: 'slide', reference: 'r', platform: 'auto', species: 'Mus musculus']
-    CHECK_INPUTS(any_file('samplesheet.csv'), '{}', file("${root}/assets/schema_input.json"), file("${root}/nextflow_schema.json"))
+    CHECK_INPUTS(any_file('samplesheet.csv'), '{}', file("${root}/assets/schema_input.json"), file("${root}/nextflow_schema.json"), any_file('predictions.csv'))
     READ([meta, any_file('a slide.h5ad')])
     QC([meta, any_file('s.1.h5ad')])
     PAIR([meta, any_file('s.1.qc.h5ad'), any_file('r.qc.h5ad')])
@@ -28,6 +31,10 @@ workflow {
     TRAIN([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json'), []], [])
     IMPUTE([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json'), any_file('s.1.model'), any_file('s.1.training.json')])
     EVALUATE([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json')])
+    FOLDS([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), []])
+    def job = [name: 's.1.ridge.fold0', what: 'benchmark', method: 'ridge', kind: 'floor', fold: 0, rate: 0, seed: 0, image: 'core', minutes: 20, memory_gib: 1]
+    RUN_METHOD([meta, job, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('folds.json')])
+    RANK([meta, any_file('s.1.slide.h5ad'), any_file('folds.json'), any_file('plan.json'), [any_file('s.1.ridge.fold0.h5ad'), any_file('s.1.ridge.fold0.run.json')], ['a', 'b'], [any_file('mine.csv'), any_file('own/mine.csv')]], 'benchmark')
     PLOT([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.slide.h5ad'), any_file('s.1.metrics.csv'), any_file('s.1.evaluation.json')])
     REPORT([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.metrics.csv'), any_file('s.1.qc.json'), any_file('r.qc.json'), any_file('s.1.pairing.json'), any_file('s.1.split.json'), any_file('s.1.training.json'), any_file('s.1.evaluation.json'), any_file('s.1.curves.csv'), any_file('plots')])
     BENCHMARK_PLOT([meta, any_file('s.1.slide.h5ad'), [any_file('ranking.csv'), any_file('metrics.csv'), any_file('ridge.h5ad')]])
@@ -49,6 +56,12 @@ workflow {
     show('IMPUTE.imputed', IMPUTE.out.imputed)
     show('EVALUATE.metrics', EVALUATE.out.metrics)
     show('EVALUATE.evaluation', EVALUATE.out.evaluation)
+    show('FOLDS.folds', FOLDS.out.folds)
+    show('FOLDS.plan', FOLDS.out.plan)
+    show('RUN_METHOD.part', RUN_METHOD.out.part)
+    show('RANK.tables', RANK.out.tables)
+    show('RANK.imputed', RANK.out.imputed)
+    show('RANK.benchmark', RANK.out.benchmark)
     show('PLOT.plots', PLOT.out.plots)
     show('PLOT.thumbnails', PLOT.out.thumbnails)
     show('REPORT.html', REPORT.out.html)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from nf import ROOT, nextflow, trace
 
-from spadit.contracts import Evaluation, Failure, Inputs, Pairing, QualityControl, Split, Training
+from spadit.contracts import Benchmark, Evaluation, Failure, Inputs, Pairing, QualityControl, Split, Training
 
 HERE = Path(__file__).resolve().parent
 
@@ -53,6 +54,12 @@ def test_stubs(tmp_path):
         "IMPUTE.imputed": "s.1.imputed.h5ad",
         "EVALUATE.metrics": "s.1.metrics.csv",
         "EVALUATE.evaluation": "s.1.evaluation.json",
+        "FOLDS.folds": "folds.json",
+        "FOLDS.plan": "plan.json",
+        "RUN_METHOD.part": "s.1.ridge.fold0.h5ad,s.1.ridge.fold0.run.json",
+        "RANK.tables": "metrics.csv,ranking.csv",
+        "RANK.imputed": "ridge.h5ad",
+        "RANK.benchmark": "benchmark.json",
         "PLOT.plots": "plots",
         "PLOT.thumbnails": "s.1.thumbnail.png",
         "REPORT.html": "s.1.report.html",
@@ -99,12 +106,16 @@ def steps(tmp_path_factory):
         {"sample": s, "st": "st", "sc": "sc", "platform": "auto", "genes": "", "species": "", "batch": "", "reference": "r"}
         for s in ("s.1", "broken")
     ]
+    (data / "mine.csv").write_text("spot,Other\n" + "".join(f"{spot},1\n" for spot in slide.obs_names))
+    (folder / "kill.config").write_text(
+        "process { withName: RUN_FLOOR { beforeScript = { task.tag == 's.1 corr_weighted fold 0' ? 'exit 137' : 'true' } } }\n"
+    )
     Inputs(slides=rows).to_json(data / "inputs.json")
     (data / "params.json").write_text('{"seed": 0}')
     (data / "versions.yml").write_text("READ_SLIDE:\n  anndata: '0.11'\n")
-    result = start(
-        "steps.nf", folder, "--max_steps", 2, "--n_models", 1, "--folds", 2, "--multiqc_title", "It's $HOME", "--min_spot_counts", 5
-    )
+    given = ["--max_steps", 2, "--n_models", 1, "--folds", 2, "--multiqc_title", "It's $HOME", "--min_spot_counts", 5]
+    compared = ["--benchmark", "--methods", "ridge,corr_weighted", "-c", folder / "kill.config"]
+    result = start("steps.nf", folder, *given, *compared)
     assert result.returncode == 0, result.stdout
     return folder, slide, reference, lacking
 
@@ -156,6 +167,23 @@ def test_train_impute_and_evaluate(steps):
     assert imputed.var["measured"].sum() == 25
     evaluation = Evaluation.from_json(task_folder(folder, "EVALUATE", "s.1") / "s.1.evaluation.json")
     assert evaluation.n_scored == 25 and evaluation.verdict in ("pass", "warn", "not predictable")
+
+
+def test_benchmark(steps):
+    """Folds, two methods (one of which nobody knows how to run) and predictions from elsewhere, ranked."""
+    folder = steps[0]
+    folds = json.loads((folder / "out/benchmark/s.1/folds.json").read_text(encoding="utf-8"))
+    assert set(folds) == {"seed", "folds"} and len(folds["folds"]) == 2 and len(sum(folds["folds"], [])) == 25
+    ranking = pd.read_csv(folder / "out/benchmark/s.1/ranking.csv", index_col="method")
+    assert ranking.loc["ridge", "status"] == "ok" and ranking.loc["ridge", "n_genes"] == 25
+    assert ranking.loc["corr_weighted", "status"].startswith("failed: fold 1 of 2 came to no result")  # its task was killed
+    assert ranking.loc["mine", "kind"] == "outside" and "25 of 25 genes are missing" in ranking.loc["mine", "status"]
+    found = {path.name for path in (folder / "out/benchmark/s.1").iterdir()}
+    assert found == {"folds.json", "metrics.csv", "ranking.csv", "benchmark.json", "ridge.h5ad"}
+    facts = Benchmark.from_json(folder / "out/benchmark/s.1/benchmark.json")
+    assert facts.best == ["ridge"] and set(facts.failed) == {"corr_weighted", "mine"}
+    killed = [row for row in trace(folder / "out") if row["process"] == "RUN_FLOOR" and row["exit"] == "137"]
+    assert len(killed) == 2 and {row["tag"] for row in killed} == {"s.1 corr_weighted fold 0"}  # tried once more
 
 
 def test_plots_and_reports(steps):

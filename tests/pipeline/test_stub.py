@@ -140,6 +140,56 @@ def test_all_problems_at_once_before_any_work(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["pipeline_info"]
 
 
+def test_benchmark_robustness_and_ablation(run):
+    """Each method and fold is a task of its own, in the image it needs; a killed one is tried once more, then left out."""
+    folder, _ = run
+    (folder / "predictions.csv").write_text("sample,method,path\ntwo,mine,my data/one.h5ad\n")
+    config = folder / "killed.config"
+    config.write_text(
+        "process { withName: RUN_PEER { beforeScript = { task.tag == 'two Tangram fold 1' ? 'exit 137' : 'true' } } }\n", encoding="utf-8"
+    )
+
+    def start(*arguments):
+        compared = ("--benchmark", "--robustness", "--ablation", "--predictions", "predictions.csv")
+        given = ("-stub-run", "--input", folder / "sheet of slides.csv", "--outdir", folder / "compared", "-w", folder / "work2")
+        return nextflow("run", ROOT, *given, *compared, "-c", config, *arguments, cwd=folder)
+
+    result = start()
+    assert result.returncode == 0, result.stdout
+    done, failed = tasks(folder / "compared", "COMPLETED"), tasks(folder / "compared", "FAILED")
+    assert done["FOLDS"] == SLIDES and failed == {"RUN_PEER": ["two Tangram fold 1"] * 2}
+    assert done["RUN_PEER"] == [f"{s} Tangram fold {k}" for s in SLIDES for k in (0, 1) if (s, k) != ("two", 1)]
+    assert done["RUN_FLOOR"] == sorted(f"{s} ridge fold {k}{rate}" for s in SLIDES for k in (0, 1) for rate in ("", " rate 0.5"))
+    assert done["RUN_METHOD"] == sorted(f"{s} SpaDiT fold {k}{seed}" for s in SLIDES for k in (0, 1) for seed in ("", " seed 0"))
+    assert done["RANK"] == [f"{s} {what}" for s in SLIDES for what in ("ablation", "benchmark", "robustness")]
+    for sample in SLIDES:
+        found = {path.name for path in (folder / "compared/benchmark" / sample).iterdir()}
+        tables = {f"{what}{part}.csv" for what in ("ablation", "robustness") for part in ("", "_metrics")}
+        assert found == {"folds.json", "metrics.csv", "ranking.csv", "benchmark.json", "ridge.h5ad", *tables}
+    scripts = [path.read_text(encoding="utf-8") for path in folder.glob("work2/*/*/.command.run")]
+    (ranked,) = [text for text in scripts if "BENCHMARK:RANK (two benchmark)" in text]
+    assert "two.benchmark.Tangram.fold0.h5ad" in ranked and "two.benchmark.Tangram.fold1" not in ranked
+    assert "one.benchmark.ridge" not in ranked and "outside/1/one.h5ad" in ranked
+
+    again = start("-resume")
+    assert again.returncode == 0, again.stdout
+    assert list(tasks(folder / "compared", "COMPLETED")) == ["CHECK_INPUTS"]
+
+
+def test_a_benchmark_is_checked_before_any_work(tmp_path):
+    path = sheet(tmp_path, ["one,my data/one.h5ad,my data/mouse.h5ad,,"])
+    (tmp_path / "mine.csv").write_text("sample,method,path\noen,a b,x.h5ad\none,ridge,gone.csv\n")
+    given = ["--benchmark", "--methods", "rigde,knn50", "--folds", "gone.json", "--predictions", "mine.csv"]
+    result = nextflow("run", ROOT, "--input", path, "--outdir", "out", *given, cwd=tmp_path)
+    assert result.returncode != 0
+    for text in (
+        "The method 'rigde' is unknown. Did you mean 'ridge'?", "'gone.json'", "Did you mean 'one'?", "'a b' is not allowed",
+        "'ridge' is a method of this pipeline", "'gone.csv'", "nothing was run",
+    ):  # fmt: skip
+        assert text in result.stdout, f"{text} is missing in:\n{result.stdout}"
+    assert list(tasks(tmp_path / "out")) == ["CHECK_INPUTS"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [((), "No samplesheet: name one with --input"), (("--input", "nowhere.csv"), "The samplesheet 'nowhere.csv' is not there")],
@@ -158,7 +208,7 @@ def test_help_and_version(tmp_path):
         assert group["title"] in shown.stdout
         for name in group["properties"]:
             assert f"--{name}  [" in shown.stdout
-    assert "--folds  [integer; 2 to 50; default: 5]" in shown.stdout
+    assert "--folds  [integer|string; 2 to 50; default: 5]" in shown.stdout
     version = nextflow("run", ROOT, "--version", cwd=tmp_path)
     assert version.returncode == 0 and "spaditflow 0.1.0" in version.stdout
     assert not (tmp_path / "results").exists()

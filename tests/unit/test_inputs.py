@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spadit.contracts import Inputs
 from spadit.errors import InputError
-from spadit.inputs import check_inputs, check_params, check_sheet, closest
+from spadit.inputs import check_benchmark, check_inputs, check_params, check_predictions, check_sheet, closest
 from spadit.io import READERS
 
 HEADER = "sample,st,sc"
@@ -364,3 +364,45 @@ def test_the_demo_sheet_is_right(root):
     slides, errors, warnings = check_sheet(folder / "samplesheet.csv", json.loads((root / "assets" / "schema_input.json").read_text()))
     assert [s["sample"] for s in slides] == ["osmfish_cortex", "pdac_st_mit"] and not errors and not warnings
     assert all((folder / s[c]).is_file() for s in slides for c in ("st", "sc"))
+
+
+BENCHMARK = {"benchmark": True, "robustness": False, "ablation": False, "folds": 5, "methods": None, "predictions": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"methods": "rigde, knn50"}, ["The method 'rigde' is unknown. Did you mean 'ridge'?"]),
+        ({"methods": "ridge,ridge"}, ["named twice"]),
+        ({"methods": "ridge", "benchmark": False}, ["--methods is about a benchmark, but there is none"]),
+        ({"predictions": "x.csv", "benchmark": False}, ["--predictions is about a benchmark"]),
+        ({"folds": "x.json", "benchmark": False}, ["--folds: a file is about a benchmark"]),
+        ({"folds": "x.json", "benchmark": False, "ablation": "true"}, []),
+        ({"methods": "SpaDiT,oracle_ridge", "benchmark": False, "robustness": True}, []),
+        ({"folds": 7}, []),
+    ],
+)
+def test_parameters_of_a_benchmark(changes, said):
+    problems = check_benchmark(BENCHMARK | changes)
+    assert len(problems) == len(said) and all(text in problem for text, problem in zip(said, problems, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("folds", "good"), [(5, True), ("5", True), ("60", False), (1, False), ("a.json", True), ("a.txt", False), (True, False)]
+)
+def test_folds_are_a_number_or_a_file(root, folds, good):
+    schema = json.loads((root / "nextflow_schema.json").read_text(encoding="utf-8"))
+    assert (check_params({"input": "x.csv", "folds": folds}, schema) == []) == good
+
+
+def test_sheet_of_predictions(tmp_path):
+    path = tmp_path / "predictions.csv"
+    path.write_text("sample,method,path\none,mine,a.h5ad\none,Mine,b.csv\noen,mine,a.csv\none,Ridge,a.csv\none,x,~/a.csv\none,y,a.png\n")
+    rows, errors = check_predictions(path, ["one", "two"])
+    assert rows[0] == {"where": "Row 2", "sample": "one", "method": "mine", "path": "a.h5ad"} and len(rows) == 6
+    told = ("named twice", "mean 'one'", "a method of this pipeline", "begins with '~'", "is no .h5ad")
+    for error, said in zip(errors, told, strict=True):
+        assert said in error
+    path.write_text("sample,methods,path\n")
+    rows, errors = check_predictions(path, ["one"])
+    assert rows == [] and [error.split(".")[0] for error in errors] == ["Column 'methods' is unknown", "Column 'method' is missing"]

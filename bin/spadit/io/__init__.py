@@ -123,6 +123,17 @@ def load_var(path: str | Path) -> pd.DataFrame:
         raise InputError(f"{path} can't be read as h5ad: {error}.") from error
 
 
+def load_shape(path: str | Path) -> tuple[int, int]:
+    """Spots or cells, and genes, of a file that an earlier step wrote: the counts are not looked at."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return tuple(len(file[axis][file[axis].attrs["_index"]]) for axis in ("obs", "var"))
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path} can't be read as h5ad: {error}.") from error
+
+
 def warnings_of(adata: AnnData) -> list[str]:
     """The warnings that earlier steps left in ``uns['spadit']``."""
     return [str(w) for w in adata.uns.get("spadit", {}).get("warnings", [])]

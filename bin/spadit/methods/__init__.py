@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 
+from spadit.inputs import closest
 from spadit.methods.base import KINDS, Method, reference_log, reference_z, slide_z, to_log_scale, visible_part
 
 BASELINES = ("corr_weighted", "ridge", "knn50", "library_size", "mean_z", "oracle_ridge")
@@ -24,4 +26,21 @@ def _find() -> dict[str, Method]:
 METHODS: dict[str, Method] = _find()
 """Name -> method: the baselines, then all others by name."""
 
-__all__ = ["BASELINES", "METHODS", "Method", "reference_log", "reference_z", "slide_z", "to_log_scale", "visible_part"]
+
+def method_problems(names: Sequence[str]) -> list[str]:
+    """What is wrong with a list of methods, in sentences."""
+    problems = [] if names else ["No method is named."]
+    for name in dict.fromkeys(names):
+        if name not in METHODS:
+            near = closest(name, METHODS)
+            problems.append(
+                f"The method '{name}' is unknown." + (f" Did you mean '{near}'?" if near else f" Known are: {', '.join(METHODS)}.")
+            )
+        elif names.count(name) > 1:
+            problems.append(f"The method '{name}' is named twice.")
+    return problems
+
+
+__all__ = [
+    "BASELINES", "METHODS", "Method", "method_problems", "reference_log", "reference_z", "slide_z", "to_log_scale", "visible_part"
+]  # fmt: skip

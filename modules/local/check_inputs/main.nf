@@ -8,6 +8,7 @@ process CHECK_INPUTS {
     val(params_json)
     path(schema_input)
     path(schema_params)
+    path(predictions, stageAs: 'predictions/*')
 
     output:
     path("inputs.json"), emit: inputs
@@ -17,6 +18,7 @@ process CHECK_INPUTS {
 
     script:
     def args = task.ext.args ?: ''
+    def elsewhere = predictions ? "--predictions ${predictions}" : ''
     // The parameters are one line of JSON, so no value of theirs can end the here-document
     """
     cat > params.json <<'END_OF_PARAMS'
@@ -29,13 +31,14 @@ process CHECK_INPUTS {
         --params params.json \\
         --schema-input ${schema_input} \\
         --schema-params ${schema_params} \\
-        ${args} \\
+        ${elsewhere} ${args} \\
         --output inputs.json
     """
 
     // The sheet is really read: its slides are what the other stubs run with
     stub:
     def args = task.ext.args ?: ''
+    def elsewhere = predictions ? "--predictions ${predictions}" : ''
     """
     cat > params.json <<'END_OF_PARAMS'
     ${params_json}
@@ -47,7 +50,7 @@ process CHECK_INPUTS {
         --params params.json \\
         --schema-input ${schema_input} \\
         --schema-params ${schema_params} \\
-        ${args} \\
+        ${elsewhere} ${args} \\
         --output inputs.json
     """
 }

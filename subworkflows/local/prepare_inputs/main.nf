@@ -15,31 +15,45 @@ workflow PREPARE_INPUTS {
         groovy.json.JsonOutput.toJson(all_params),
         file("${projectDir}/assets/schema_input.json", checkIfExists: true),
         file("${projectDir}/nextflow_schema.json", checkIfExists: true),
+        present(all_params.predictions) ?: [],
     )
 
-    ch_inputs = CHECK_INPUTS.out.inputs.map { json -> checked_inputs(new groovy.json.JsonSlurper().parseText(json.text), sheet) }
+    ch_inputs = CHECK_INPUTS.out.inputs.map { json -> checked_inputs(new groovy.json.JsonSlurper().parseText(json.text), sheet, all_params) }
     ch_rows = ch_inputs.flatMap { found -> found.slides }
     slides = ch_rows.map { row -> [slide_meta(row), resolved(row.st, sheet), row.genes ? resolved(row.genes, sheet) : []] }
     references = ch_rows.map { row -> [reference_meta(row), resolved(row.sc, sheet)] }.unique()
+    predictions = ch_inputs.flatMap { found ->
+        found.slides.collect { row ->
+            def own = found.predictions.findAll { prediction -> prediction.sample == row.sample }
+            [slide_meta(row), own.collect { prediction -> prediction.method }, own.collect { prediction -> resolved(prediction.path, file(all_params.predictions)) }]
+        }
+    }
     inputs = ch_inputs.map { found -> groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(found)) }.collectFile(name: 'inputs.json')
     params_json = CHECK_INPUTS.out.params
 
     emit:
     slides // channel: [ meta, st, genes ]
     references // channel: [ meta, sc ], each file once
+    predictions // channel: [ meta, [ names of methods ], [ files ] ], made elsewhere, of every slide
     inputs // channel: inputs.json, with the reference's id in each row
     params_json // channel: params.json
 }
 
 // What is wrong with sheet and parameters stops the run here, all of it in one message, with the files that aren't there, also of rows that
 // have other faults; else the rows with 'reference' added.
-def checked_inputs(inputs, sheet) {
+def checked_inputs(inputs, sheet, all_params) {
     def missing = inputs.slides.collectMany { row ->
         ['st', 'sc', 'genes']
             .findAll { column -> row[column] && !reachable(resolved(row[column], sheet)) }
             .collect { column -> "${row.where}, column '${column}': there is no file '${row[column]}' (looked for ${resolved(row[column], sheet).toUriString()}); expected is a path relative to the samplesheet, an absolute path or a URL." }
     }
-    def problems = inputs.errors + missing + clashing_batches(inputs.slides, sheet)
+    def missing_predictions = inputs.predictions
+        .findAll { row -> row.path && !reachable(resolved(row.path, file(all_params.predictions))) }
+        .collect { row -> "Predictions, ${row.where.toLowerCase()}, column 'path': there is no file '${row.path}'; expected is a path relative to the sheet of predictions, an absolute path or a URL." }
+    def missing_files = ['folds', 'predictions']
+        .findAll { name -> all_params[name] instanceof CharSequence && !all_params[name].toString().isInteger() && !present(all_params[name]) }
+        .collect { name -> "Parameter --${name}: there is no file '${all_params[name]}'." }
+    def problems = inputs.errors + missing + missing_predictions + missing_files + clashing_batches(inputs.slides, sheet)
     if (problems) {
         error("${problems.size() == 1 ? 'There is one problem' : "There are ${problems.size()} problems"} with the samplesheet or the parameters; nothing was run:\n" + problems.collect { problem -> "  - ${problem}" }.join('\n'))
     }
@@ -52,6 +66,12 @@ def checked_inputs(inputs, sheet) {
             row + [reference: ids[sc], batch: batches[sc] ?: '']
         }
     ]
+}
+
+// A file that a parameter names; null when there is none
+def present(value) {
+    def path = value instanceof CharSequence ? file(value, glob: false) : null
+    return path && reachable(path) ? path : null
 }
 
 // A reference is read once, so all rows that name a batch column of it must name the same one
