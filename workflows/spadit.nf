@@ -3,9 +3,7 @@
 // Channels are joined by their meta map, never by order. A slide that fails leaves its channel; the others go on.
 //
 
-include { ABLATION        } from '../subworkflows/local/ablation/main'
-include { BENCHMARK       } from '../subworkflows/local/benchmark/main'
-include { FOLDS           } from '../modules/local/folds/main'
+include { COMPARE_METHODS } from '../subworkflows/local/compare_methods/main'
 include { IMPUTE_SLIDES   } from '../subworkflows/local/impute/main'
 include { PAIR            } from '../modules/local/pair/main'
 include { PLOT            } from '../modules/local/plot/main'
@@ -13,7 +11,6 @@ include { PREPARE_INPUTS  } from '../subworkflows/local/prepare_inputs/main'
 include { QUALITY_CONTROL } from '../subworkflows/local/quality_control/main'
 include { REPORT          } from '../modules/local/report/main'
 include { REPORT_COHORT   } from '../subworkflows/local/report/main'
-include { ROBUSTNESS      } from '../subworkflows/local/robustness/main'
 include { SPLIT           } from '../modules/local/split/main'
 
 workflow SPADIT {
@@ -38,18 +35,11 @@ workflow SPADIT {
         all_params.start_model ? file(all_params.start_model, checkIfExists: true) : [],
     )
 
+    ch_compared = channel.empty()
     if (all_params.benchmark || all_params.robustness || all_params.ablation) {
-        def given = all_params.folds.toString().isInteger() ? [] : file(all_params.folds)
-        FOLDS(PAIR.out.pair.map { meta, slide, reference -> [meta, slide, reference, given] })
-        if (all_params.benchmark || all_params.robustness) {
-            BENCHMARK(PAIR.out.pair, FOLDS.out.folds, FOLDS.out.plan, PREPARE_INPUTS.out.predictions)
-        }
-        if (all_params.robustness) {
-            ROBUSTNESS(PAIR.out.pair, FOLDS.out.folds, FOLDS.out.plan, BENCHMARK.out.parts)
-        }
-        if (all_params.ablation) {
-            ABLATION(PAIR.out.pair, FOLDS.out.folds, FOLDS.out.plan)
-        }
+        def folds = all_params.folds.toString().isInteger() ? [] : file(all_params.folds)
+        COMPARE_METHODS(PAIR.out.pair, PREPARE_INPUTS.out.predictions, folds, all_params.subMap('benchmark', 'robustness', 'ablation'))
+        ch_compared = COMPARE_METHODS.out.results
     }
 
     ch_imputed = IMPUTE_SLIDES.out.imputed
@@ -65,6 +55,9 @@ workflow SPADIT {
             .join(IMPUTE_SLIDES.out.evaluation)
             .join(IMPUTE_SLIDES.out.curves)
             .join(PLOT.out.plots)
+            .join(ch_compared, remainder: true)
+            .filter { row -> row[1] }
+            .map { row -> row[0..-2] + [row[-1] ?: []] }
     )
     REPORT_COHORT(PREPARE_INPUTS.out.inputs, PREPARE_INPUTS.out.params_json)
     slides = REPORT_COHORT.out.slides

@@ -3,6 +3,7 @@
 //
 
 include { BENCHMARK              } from '../../subworkflows/local/benchmark/main'
+include { BENCHMARK_PLOT         } from '../../modules/local/benchmark_plot/main'
 include { EVALUATE               } from '../../modules/local/evaluate/main'
 include { FOLDS                  } from '../../modules/local/folds/main'
 include { IMPUTE                 } from '../../modules/local/impute/main'
@@ -36,6 +37,11 @@ workflow {
     FOLDS(PAIR.out.pair.map { meta, a, b -> [meta, a, b, []] })
     BENCHMARK(PAIR.out.pair, FOLDS.out.folds, FOLDS.out.plan, PAIR.out.pair.map { meta, _a, _b -> [meta, ['mine'], [data.resolve('mine.csv')]] })
     PLOT(IMPUTE.out.imputed.join(PAIR.out.pair.map { meta, a, _b -> [meta, a] }).join(EVALUATE.out.metrics).join(EVALUATE.out.evaluation))
+    BENCHMARK_PLOT(
+        PAIR.out.pair
+            .map { meta, a, _b -> [meta, a] }
+            .join(BENCHMARK.out.tables.join(BENCHMARK.out.imputed).join(BENCHMARK.out.benchmark).map { row -> [row[0], row[1..-1].flatten()] })
+    )
     REPORT(
         IMPUTE.out.imputed
             .join(EVALUATE.out.metrics)
@@ -47,6 +53,7 @@ workflow {
             .join(EVALUATE.out.evaluation)
             .join(TRAIN.out.curves)
             .join(PLOT.out.plots)
+            .join(BENCHMARK_PLOT.out.ranking.join(BENCHMARK_PLOT.out.benchmark).join(BENCHMARK_PLOT.out.plots).map { meta, a, b, c -> [meta, [a, b, c]] })
     )
     SUMMARIZE(
         data.resolve('inputs.json'),

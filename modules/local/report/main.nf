@@ -4,7 +4,7 @@ process REPORT {
     publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, pattern: '*.{html,json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
 
     input:
-    tuple val(meta), path(imputed), path(metrics), path(qc_slide, stageAs: 'slide/*'), path(qc_reference, stageAs: 'reference/*'), path(pairing), path(split), path(training), path(evaluation), path(curves), path(plots)
+    tuple val(meta), path(imputed), path(metrics), path(qc_slide, stageAs: 'slide/*'), path(qc_reference, stageAs: 'reference/*'), path(pairing), path(split), path(training), path(evaluation), path(curves), path(plots), path(benchmark, stageAs: 'benchmark/*')
 
     output:
     tuple val(meta), path("${meta.id}.report.html"), optional: true, emit: html
@@ -14,6 +14,7 @@ process REPORT {
 
     script:
     def args = task.ext.args ?: ''
+    def compared = benchmark ? "--ranking 'benchmark/${meta.id}.ranking.csv' --benchmark 'benchmark/${meta.id}.benchmark.json' --benchmark-plots benchmark/plots" : ''
     """
     spadit_report.py \\
         --id '${meta.id}' \\
@@ -30,7 +31,7 @@ process REPORT {
         --evaluation ${evaluation} \\
         --curves ${curves} \\
         --plots ${plots} \\
-        ${args} \\
+        ${compared} ${args} \\
         --output '${meta.id}.report.html'
     """
 
