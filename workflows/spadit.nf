@@ -14,6 +14,7 @@ include { QUALITY_CONTROL } from '../subworkflows/local/quality_control/main'
 include { REPORT          } from '../modules/local/report/main'
 include { REPORT_COHORT   } from '../subworkflows/local/report/main'
 include { ROBUSTNESS      } from '../subworkflows/local/robustness/main'
+include { RUN_METHODS     } from '../subworkflows/local/run_methods/main'
 include { SPLIT           } from '../modules/local/split/main'
 
 workflow SPADIT {
@@ -30,6 +31,7 @@ workflow SPADIT {
 
     PAIR(with_reference(QUALITY_CONTROL.out.slides, QUALITY_CONTROL.out.references))
     SPLIT(PAIR.out.pair.join(ch_genes))
+    ch_slide = PAIR.out.pair.map { meta, slide, _reference -> [meta, slide] }
 
     IMPUTE_SLIDES(
         PAIR.out.pair,
@@ -41,19 +43,19 @@ workflow SPADIT {
     if (all_params.benchmark || all_params.robustness || all_params.ablation) {
         def given = all_params.folds.toString().isInteger() ? [] : file(all_params.folds)
         FOLDS(PAIR.out.pair.map { meta, slide, reference -> [meta, slide, reference, given] })
+        RUN_METHODS(PAIR.out.pair, FOLDS.out.folds, FOLDS.out.plan)
         if (all_params.benchmark || all_params.robustness) {
-            BENCHMARK(PAIR.out.pair, FOLDS.out.folds, FOLDS.out.plan, PREPARE_INPUTS.out.predictions)
+            BENCHMARK(ch_slide, FOLDS.out.folds, FOLDS.out.plan, RUN_METHODS.out.benchmark, PREPARE_INPUTS.out.predictions)
         }
         if (all_params.robustness) {
-            ROBUSTNESS(PAIR.out.pair, FOLDS.out.folds, FOLDS.out.plan, BENCHMARK.out.parts)
+            ROBUSTNESS(ch_slide, FOLDS.out.folds, FOLDS.out.plan, RUN_METHODS.out.robustness, RUN_METHODS.out.benchmark)
         }
         if (all_params.ablation) {
-            ABLATION(PAIR.out.pair, FOLDS.out.folds, FOLDS.out.plan)
+            ABLATION(ch_slide, FOLDS.out.folds, FOLDS.out.plan, RUN_METHODS.out.ablation)
         }
     }
 
     ch_imputed = IMPUTE_SLIDES.out.imputed
-    ch_slide = PAIR.out.pair.map { meta, slide, _reference -> [meta, slide] }
     PLOT(ch_imputed.join(ch_slide).join(IMPUTE_SLIDES.out.metrics).join(IMPUTE_SLIDES.out.evaluation))
     REPORT(
         ch_imputed
