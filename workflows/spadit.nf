@@ -27,6 +27,7 @@ workflow SPADIT {
 
     PAIR(with_reference(QUALITY_CONTROL.out.slides, QUALITY_CONTROL.out.references))
     SPLIT(PAIR.out.pair.join(ch_genes))
+    ch_slide = PAIR.out.pair.map { meta, slide, _reference -> [meta, slide] }
 
     IMPUTE_SLIDES(
         PAIR.out.pair,
@@ -43,7 +44,6 @@ workflow SPADIT {
     }
 
     ch_imputed = IMPUTE_SLIDES.out.imputed
-    ch_slide = PAIR.out.pair.map { meta, slide, _reference -> [meta, slide] }
     PLOT(ch_imputed.join(ch_slide).join(IMPUTE_SLIDES.out.metrics).join(IMPUTE_SLIDES.out.evaluation))
     REPORT(
         ch_imputed

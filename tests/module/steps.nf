@@ -15,6 +15,7 @@ include { QC as QC_SLIDE         } from '../../modules/local/qc/main'
 include { READ as READ_REFERENCE } from '../../modules/local/read/main'
 include { READ as READ_SLIDE     } from '../../modules/local/read/main'
 include { REPORT                 } from '../../modules/local/report/main'
+include { RUN_METHODS            } from '../../subworkflows/local/run_methods/main'
 include { SPLIT                  } from '../../modules/local/split/main'
 include { SUMMARIZE              } from '../../modules/local/summarize/main'
 include { TRAIN                  } from '../../modules/local/train/main'
@@ -35,7 +36,14 @@ workflow {
     IMPUTE(PAIR.out.pair.join(SPLIT.out.split).join(TRAIN.out.model).join(TRAIN.out.training))
     EVALUATE(IMPUTE.out.imputed.join(PAIR.out.pair).join(SPLIT.out.split))
     FOLDS(PAIR.out.pair.map { meta, a, b -> [meta, a, b, []] })
-    BENCHMARK(PAIR.out.pair, FOLDS.out.folds, FOLDS.out.plan, PAIR.out.pair.map { meta, _a, _b -> [meta, ['mine'], [data.resolve('mine.csv')]] })
+    RUN_METHODS(PAIR.out.pair, FOLDS.out.folds, FOLDS.out.plan)
+    BENCHMARK(
+        PAIR.out.pair.map { meta, a, _b -> [meta, a] },
+        FOLDS.out.folds,
+        FOLDS.out.plan,
+        RUN_METHODS.out.benchmark,
+        PAIR.out.pair.map { meta, _a, _b -> [meta, ['mine'], [data.resolve('mine.csv')]] },
+    )
     PLOT(IMPUTE.out.imputed.join(PAIR.out.pair.map { meta, a, _b -> [meta, a] }).join(EVALUATE.out.metrics).join(EVALUATE.out.evaluation))
     BENCHMARK_PLOT(
         PAIR.out.pair

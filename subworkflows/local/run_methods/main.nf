@@ -11,12 +11,14 @@ workflow RUN_METHODS {
     ch_pairs // channel: [ meta, slide, reference ]
     ch_folds // channel: [ meta, folds ]
     ch_plans // channel: [ meta, plan ]
-    what // string: which runs of the plan: 'benchmark', 'robustness' or 'ablation'
 
     main:
     ch_jobs = ch_plans.flatMap { meta, plan ->
-        def jobs = new groovy.json.JsonSlurperClassic().parseText(plan.text).jobs.findAll { job -> job.what == what }
-        jobs.collect { job -> [meta, job + [n_runs: jobs.size()]] }
+        new groovy.json.JsonSlurperClassic()
+            .parseText(plan.text)
+            .jobs
+            .groupBy { job -> job.what }
+            .collectMany { _what, jobs -> jobs.collect { job -> [meta, job + [n_runs: jobs.size()]] } }
     }
     ch_runs = ch_jobs
         .combine(ch_pairs.join(ch_folds), by: 0)
@@ -31,17 +33,29 @@ workflow RUN_METHODS {
 
     // A slide goes on when its last run has ended; one with gaps, or with nothing at all, when the last slide's has.
     // Sorted, since the order in which tasks end must not keep -resume from working
-    parts = ch_folds
+    ch_parts = ch_jobs
+        .map { meta, job -> [[meta, job.what], job.n_runs] }
+        .unique()
         .join(
             RUN_FLOOR.out.part
                 .mix(RUN_METHOD.out.part, RUN_PEER.out.part)
-                .map { meta, job, files -> [groupKey(meta, job.n_runs), files] }
+                .map { meta, job, files -> [groupKey([meta, job.what], job.n_runs), files] }
                 .groupTuple(remainder: true)
                 .map { key, files -> [key.groupTarget, files] },
             remainder: true
         )
-        .map { meta, _folds, files -> [meta, (files ?: []).flatten().sort { file -> file.name }] }
+        .map { key, _n_runs, files -> [key[0], key[1], (files ?: []).flatten().sort { file -> file.name }] }
+        .branch { _meta, what, _files ->
+            benchmark: what == 'benchmark'
+            robustness: what == 'robustness'
+            ablation: what == 'ablation'
+        }
+    benchmark = ch_parts.benchmark.map { meta, _what, files -> [meta, files] }
+    robustness = ch_parts.robustness.map { meta, _what, files -> [meta, files] }
+    ablation = ch_parts.ablation.map { meta, _what, files -> [meta, files] }
 
     emit:
-    parts // channel: [ meta, [ files ] ]
+    benchmark // channel: [ meta, [ files ] ], the methods on the slide as it is
+    robustness // channel: [ meta, [ files ] ], on thinned slides
+    ablation // channel: [ meta, [ files ] ], variants of the network
 }
