@@ -165,7 +165,7 @@ def test_benchmark_robustness_and_ablation(run):
     for sample in SLIDES:
         found = {path.name for path in (folder / "compared/benchmark" / sample).iterdir()}
         tables = {f"{what}{part}.csv" for what in ("ablation", "robustness") for part in ("", "_metrics")}
-        assert found == {"folds.json", "metrics.csv", "ranking.csv", "benchmark.json", "ridge.h5ad", *tables}
+        assert found == {"folds.json", "metrics.csv", "ranking.csv", "benchmark.json", "ridge.h5ad", "plots", *tables}
     scripts = [path.read_text(encoding="utf-8") for path in folder.glob("work2/*/*/.command.run")]
     (ranked,) = [text for text in scripts if "BENCHMARK:RANK (two benchmark)" in text]
     assert "two.benchmark.Tangram.fold0.h5ad" in ranked and "two.benchmark.Tangram.fold1" not in ranked
