@@ -22,6 +22,11 @@ from spadit import coarse
 from spadit.errors import InputError, SpaditError, TrainingError
 from spadit.files import write_text
 from spadit.metrics import morans_i, neighbours, pcc
+from spadit.model.backbone import BACKBONES
+from spadit.model.condition import CONDITIONS
+from spadit.model.diffusion import TARGETS
+from spadit.model.sampling import SAMPLERS
+from spadit.model.schedule import SCHEDULES
 from spadit.modes import WINDOW, FittedMode, Token, WholeSlide, cut_windows, fit_mode
 from spadit.preprocess import log_normalise
 from spadit.reference import Reference
@@ -34,6 +39,8 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 3
 FACTS = (*coarse.SCALARS, "SD of the map", "Moran's I of the map", "agreement of the modes")
 """What reliability is read from."""
+CHOICES = {"backbone": BACKBONES, "condition": CONDITIONS, "target": TARGETS, "sampler": SAMPLERS, "schedule": SCHEDULES}
+"""Settings that are one of several words."""
 BLOCK = 1 << 26
 """Spots × genes × maps that are imputed at once."""
 ARRAYS = {
@@ -99,6 +106,13 @@ class SpaDiT:
                 raise SpaditError(f"Unknown modes: {', '.join(wrong)}.", f"Use some of: {', '.join(MODES)}.")
         self.preset, self.seed = preset, seed
         self.settings = dataclasses.replace(PRESETS[preset], **settings)
+        for name, known in CHOICES.items():
+            if getattr(self.settings, name) not in known:
+                raise SpaditError(f"Unknown {name} '{getattr(self.settings, name)}'.", f"Use one of: {', '.join(known)}.")
+        for width in ("width", "token_width"):
+            if getattr(self.settings, width) % self.settings.n_heads:
+                said = f"{width} ({getattr(self.settings, width)}) is not a multiple of n_heads ({self.settings.n_heads})."
+                raise SpaditError(said, "Change one of them.")
         if not self.settings.coarse and self.settings.modes != ("whole_slide",):
             raise SpaditError(
                 "Only the whole-slide mode can do without the coarse condition.", "Set modes=('whole_slide',), or coarse=True."
@@ -142,6 +156,8 @@ class SpaDiT:
         """
         begun = time.perf_counter()
         s = self.settings
+        if start and "token" not in s.modes:
+            raise SpaditError("A training starts from another slide's token network, and this one has none.", "Use modes=('token', ...).")
         self._prepare(slide, reference)
         n_genes = len(self.genes)
         if n_genes < 2:

@@ -516,3 +516,25 @@ def test_a_gene_without_counts_in_the_reference_is_not_called_reliable(pair, fit
     assert_numbers(imputed)
     others = imputed.var["reliability"].drop(split.test[0])
     assert imputed.var["reliability"].iloc[0] < others.min() and list(model.crossfitted_facts) == [*FACTS, "pcc"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"backbone": "resnet"}, "Unknown backbone 'resnet'.*dit, transformer, unet, mamba"),
+        ({"condition": "cnn"}, "Unknown condition"),
+        ({"target": "x1"}, "Unknown target"),
+        ({"sampler": "euler"}, "Unknown sampler"),
+        ({"schedule": "sigmoid"}, "Unknown schedule"),
+        ({"width": 90}, r"width \(90\) is not a multiple of n_heads"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_any_work(settings, said):
+    with pytest.raises(SpaditError, match=said):
+        SpaDiT(**settings)
+
+
+def test_a_start_needs_the_token_mode(make_pair):
+    slide, reference, _ = make_pair()
+    with pytest.raises(SpaditError, match="token network"):
+        SpaDiT(modes=("whole_slide",)).fit(slide, reference, start="somewhere")
