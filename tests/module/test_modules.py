@@ -179,7 +179,7 @@ def test_benchmark(steps):
     assert ranking.loc["corr_weighted", "status"].startswith("failed: fold 1 of 2 came to no result")  # its task was killed
     assert ranking.loc["mine", "kind"] == "outside" and "25 of 25 genes are missing" in ranking.loc["mine", "status"]
     found = {path.name for path in (folder / "out/benchmark/s.1").iterdir()}
-    assert found == {"folds.json", "metrics.csv", "ranking.csv", "benchmark.json", "ridge.h5ad"}
+    assert found == {"folds.json", "metrics.csv", "ranking.csv", "benchmark.json", "ridge.h5ad", "plots"}
     facts = Benchmark.from_json(folder / "out/benchmark/s.1/benchmark.json")
     assert facts.best == ["ridge"] and set(facts.failed) == {"corr_weighted", "mine"}
     killed = [row for row in trace(folder / "out") if row["process"] == "RUN_FLOOR" and row["exit"] == "137"]
