@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -43,18 +44,24 @@ def environment(folder: Path, **extra: str) -> dict[str, str]:
 def nextflow(*arguments: object, cwd: Path, timeout: int = 900, **extra: str) -> subprocess.CompletedProcess:
     """Run ``nextflow <arguments>`` in ``cwd``; stdout and stderr come together in ``.stdout``. ``extra`` adds environment variables.
 
-    A run that doesn't end fails the test with what every thread was doing and the end of the log: a hang that comes once in hundreds
-    of runs can't be looked at later.
+    Once in some hundred runs Nextflow 25.04 stands still (seen once, cause unknown). Then what every thread was doing and the end of the
+    log go into a warning, which pytest shows at the end, and the run is tried once more. A second time fails the test.
     """
     cwd.mkdir(parents=True, exist_ok=True)
+    command_line = [*command(), *map(str, arguments)]
+    done = _run(command_line, cwd, environment(cwd, **extra), timeout)
+    if isinstance(done, str):
+        warnings.warn(done, stacklevel=2)
+        done = _run(command_line, cwd, environment(cwd, **extra), timeout)
+    if isinstance(done, str):
+        pytest.fail(done)
+    return done
+
+
+def _run(command_line: list[str], cwd: Path, variables: dict[str, str], timeout: int) -> subprocess.CompletedProcess | str:
+    """The finished process, or, when it didn't end in time, what it was doing."""
     with subprocess.Popen(
-        [*command(), *map(str, arguments)],
-        cwd=cwd,
-        env=environment(cwd, **extra),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
+        command_line, cwd=cwd, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:
         try:
             stdout, _ = process.communicate(timeout=timeout)
@@ -67,8 +74,8 @@ def nextflow(*arguments: object, cwd: Path, timeout: int = 900, **extra: str) ->
             with contextlib.suppress(OSError):
                 os.killpg(process.pid, signal.SIGKILL)
             stdout, _ = process.communicate()
-            pytest.fail(f"Nextflow did not end within {timeout} s.\n--- output, with Java's threads\n{stdout}\n--- .nextflow.log\n{tail}")
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout)
+            return f"Nextflow did not end within {timeout} s.\n--- output, with Java's threads\n{stdout}\n--- .nextflow.log\n{tail}"
+    return subprocess.CompletedProcess(command_line, process.returncode, stdout)
 
 
 def trace(outdir: Path) -> list[dict[str, str]]:

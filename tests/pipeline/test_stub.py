@@ -113,7 +113,7 @@ def test_strict_parser_and_a_crashed_slide(run, tmp_path):
     )
     # settings in a file and the default outdir: with the strict parser of Nextflow 25.04.0 a configuration doesn't see the command line
     result = nextflow(
-        "run", ROOT, "-stub-run", "--input", folder / "sheet of slides.csv", "-c", config, cwd=tmp_path, NXF_SYNTAX_PARSER="v2"
+        "run", ROOT, "-stub-run", "--input", folder / "sheet of slides.csv", "-c", config, cwd=tmp_path, timeout=400, NXF_SYNTAX_PARSER="v2"
     )
     assert result.returncode != 0, result.stdout  # what --strict sets
     assert tasks(tmp_path / "results", "FAILED") == {"TRAIN": ["two", "two", "two"]}  # tried three times
