@@ -191,7 +191,7 @@ def test_plots_and_reports(steps):
     thumbnails = list(task_folder(folder, "PLOT", "s.1").glob("plots/thumbnails/*.png"))
     assert [t.name for t in thumbnails] == ["s.1.thumbnail.png"] and thumbnails[0].stat().st_size <= 50_000
     page = (folder / "out/slides/s.1/s.1.report.html").read_text(encoding="utf-8")
-    assert "s.1" in page and 'src="http' not in page
+    assert "s.1" in page and 'src="http' not in page and '<h2 id="benchmark"' in page
     states = {row["sample"]: row for row in json.loads((folder / "out/multiqc/slides.json").read_text(encoding="utf-8"))}
     assert states["broken"]["status"] == "failed" and "cut short.h5ad" in states["broken"]["reason"]
     assert states["s.1"]["status"] in ("pass", "warn", "not predictable")
