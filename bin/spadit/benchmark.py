@@ -31,6 +31,7 @@ from spadit.inputs import closest
 from spadit.io import write_h5ad
 from spadit.methods import METHODS, Method, method_problems, visible_part
 from spadit.methods.spadit import VARIANTS
+from spadit.split import drawn_order
 
 MEASURES = ["pcc", "spearman", "ssim", "rmse", "js"]
 
@@ -170,7 +171,7 @@ def make_folds(shared: Iterable[str], n_folds: int = 5, seed: int = 0, sample: s
             f"{sample}: {len(names)} shared genes are fewer than {n_folds} folds.",
             "Use fewer folds (--folds), or a reference that shares more.",
         )
-    order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}\t{name}".encode()).digest())
+    order = drawn_order(names, seed)
     folds = [sorted(order[k::n_folds]) for k in range(n_folds)]
     _enough_visible(len(names), folds, sample)
     return Folds(int(seed), folds)

@@ -15,6 +15,11 @@ MIN_TRAIN = 2
 """Training genes that the smallest fit must still have."""
 
 
+def drawn_order(names: Iterable[str], seed: int) -> list[str]:
+    """Names in the order of SHA-256(seed, name): any other tool can repeat it, and a gene's place doesn't depend on the others."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}\t{name}".encode()).digest())
+
+
 def split_genes(
     shared: Iterable[str],
     unmeasured: Sequence[str] = (),
@@ -68,7 +73,7 @@ def split_genes(
             f"{sample}: {n} shared genes are too few for a split of {ratio} with {folds} folds.",
             "Use a reference that shares more genes, fewer folds, or another ratio.",
         )
-    order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}\t{name}".encode()).digest())
+    order = drawn_order(names, seed)
     test, validation, train = order[:n_test], order[n_test : n_test + n_validation], order[n_test + n_validation :]
     visible = order[n_test:]
     return Split(

@@ -68,16 +68,11 @@ class Method:
         """Version of the package that does the work, else of this project; '' when the package isn't installed."""
         from spadit import __version__
 
-        if not self.requires:
-            return __version__
-        try:
-            return importlib.metadata.version(self.requires[0])
-        except importlib.metadata.PackageNotFoundError:
-            return ""
+        return installed_version(self.requires[0]) if self.requires else __version__
 
     def missing(self) -> list[str]:
         """What it requires and isn't installed."""
-        return [name for name in self.requires if not _installed(name)]
+        return [name for name in self.requires if not installed_version(name)]
 
     def impute(
         self,
@@ -171,12 +166,12 @@ class Method:
         return to_log_scale(values, slide, reference, genes, target), sd
 
 
-def _installed(distribution: str) -> bool:
+def installed_version(distribution: str) -> str:
+    """Of a distribution; '' when it isn't installed."""
     try:
-        importlib.metadata.version(distribution)
+        return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        return ""
 
 
 def visible_part(data: ad.AnnData, genes: Sequence[str]) -> ad.AnnData:
@@ -205,7 +200,7 @@ def reference_z(
     """
     visible = list(slide.var_names)
     n = len(visible)
-    z = zscore(_reference_values(visible, reference, genes, target))
+    z = zscore(reference_values(visible, reference, genes, target))
     return z[:, :n], z[:, n:]
 
 
@@ -214,7 +209,7 @@ def reference_log(
 ) -> tuple[np.ndarray, np.ndarray]:
     """As :func:`reference_z`, log-normalised only: cells × genes each, dense float32. For methods that average cells' values."""
     visible = list(slide.var_names)
-    values = _reference_values(visible, reference, genes, target).toarray()
+    values = reference_values(visible, reference, genes, target).toarray()
     return values[:, : len(visible)], values[:, len(visible) :]
 
 
@@ -224,12 +219,14 @@ def to_log_scale(z: np.ndarray, slide: ad.AnnData, reference: ad.AnnData, genes:
     They are all that is known of a hidden gene's scale. A gene that the reference never detects gets mean 0 and SD 1.
     """
     visible = list(slide.var_names)
-    values = _reference_values(visible, reference, genes, target)[:, len(visible) :].toarray().astype(np.float64)
+    values = reference_values(visible, reference, genes, target)[:, len(visible) :].toarray().astype(np.float64)
     sd = values.std(axis=0)
     return (z * np.where(sd > 0, sd, 1.0) + values.mean(axis=0)).astype(np.float32)
 
 
-def _reference_values(visible: list[str], reference: ad.AnnData, genes: Sequence[str], target: float | None):
+def reference_values(visible: list[str], reference: ad.AnnData, genes: Sequence[str], target: float | None):
+    """The reference's visible genes, then ``genes``, log-normalised over the visible ones: cells × genes, CSR. Raises ValueError when one
+    of them isn't in the reference."""
     columns = reference.var_names.get_indexer(visible + list(genes))
     if (columns < 0).any():
         raise ValueError("the reference lacks visible genes or genes to impute")

@@ -21,6 +21,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from spadit.errors import MethodError
+from spadit.methods.base import reference_values
 from spadit.preprocess import log_normalise
 
 
@@ -82,11 +83,8 @@ def check(method: str, slide: ad.AnnData, reference: ad.AnnData, least: int = 2)
 
 def reference_log(slide: ad.AnnData, reference: ad.AnnData, genes: Sequence[str], target: float | None = None) -> sp.csr_matrix:
     """``genes`` of the reference, log-normalised over the slide's visible genes, so that both are on the same footing: cells × genes."""
-    visible = reference.var_names.get_indexer(slide.var_names)
-    counts = reference.layers["counts"]
-    columns = np.concatenate([visible, reference.var_names.get_indexer(list(genes))])
-    values = log_normalise(counts[:, columns], np.arange(len(columns)) < len(visible), target)[0]
-    return values[:, len(visible) :]
+    visible = list(slide.var_names)
+    return reference_values(visible, reference, genes, target)[:, len(visible) :]
 
 
 def most_variable(slide: ad.AnnData, reference: ad.AnnData, among: Sequence[str], n: int) -> list[str]:
