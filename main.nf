@@ -4,7 +4,7 @@
 //
 
 include { SPADIT } from './workflows/spadit'
-include { completion_text ; help_text ; slides_text } from './subworkflows/local/messages/main'
+include { cloud_problems ; completion_text ; help_text ; slides_text } from './subworkflows/local/messages/main'
 
 workflow {
     main:
@@ -21,6 +21,11 @@ workflow {
         def sheet = file(params.input, glob: false)
         if (!sheet.isFile() && !sheet.toUriString().contains('://')) {
             error("The samplesheet '${params.input}' is ${sheet.exists() ? 'not a file' : 'not there'}: check --input (CSV, TSV, YAML or JSON; columns sample, st, sc).")
+        }
+
+        def problems = cloud_problems(workflow.profile, params, workflow.workDir.toUriString())
+        if (problems) {
+            error("The profile can't run like this:\n" + problems.collect { problem -> "  - ${problem}" }.join('\n'))
         }
 
         SPADIT(sheet, params)

@@ -1,5 +1,5 @@
 //
-// What the pipeline says on the terminal: the help, each slide's status, and what failed
+// What the pipeline says on the terminal: the help, what a cloud profile lacks, each slide's status, and what failed
 //
 
 // All parameters of nextflow_schema.json by group: name, type, default, range, what it does
@@ -36,6 +36,29 @@ def range_text(p) {
 def wrapped(text, width) {
     return text.tokenize().inject([]) { lines, word ->
         lines && lines[-1].size() + word.size() < width ? lines[0..<-1] + ["${lines[-1]} ${word}".toString()] : lines + [word]
+    }
+}
+
+// What the profiles of clouds lack, in sentences; nothing for other profiles
+def cloud_problems(profiles, given, work_dir) {
+    def registry = [registry: 'the container registry that the images were pushed to']
+    def needs = [
+        awsbatch: [aws_queue: 'the job queue'] + registry,
+        googlebatch: [google_project: 'the project', google_location: 'the location, such as europe-west4'] + registry,
+        azurebatch: [
+            azure_batch_account: 'the Batch account',
+            azure_storage_account: 'the storage account',
+            azure_location: 'the location, such as westeurope',
+        ] + registry,
+        k8s: [k8s_claim: 'a volume claim that all pods may write'] + registry,
+    ]
+    def storage = [awsbatch: 's3://', googlebatch: 'gs://', azurebatch: 'az://']
+    return profiles.tokenize(',').findAll { profile -> profile in needs }.collectMany { profile ->
+        def missing = needs[profile].findAll { name, _what -> !given[name] }.collect { name, what -> "-profile ${profile} needs --${name}: ${what}." }
+        def elsewhere = storage[profile] && !work_dir.startsWith(storage[profile])
+            ? ["-profile ${profile} needs a work directory in its storage: -w ${storage[profile]}bucket/folder (it is ${work_dir})."]
+            : []
+        missing + elsewhere
     }
 }
 
