@@ -176,6 +176,64 @@ class Split(Contract):
 
 
 @dataclasses.dataclass
+class Resources(Contract):
+    """What training and imputing a slide is expected to need (:mod:`spadit.resources`), known from its sizes before the work starts."""
+
+    kind: ClassVar[str] = "resources"
+
+    sample: str
+    n_spots: int
+    n_cells: int
+    n_shared: int
+    n_unmeasured: int
+    n_fits: int
+    """Models that are trained."""
+    fit_gib: float
+    """Memory of one fit. Fits side by side take one time as much more than there are of them."""
+    fit_minutes: float
+    """Time of one fit on one core."""
+    fast_gib: float
+    """Memory of one fit with --preset fast."""
+    impute_gib: float
+    impute_minutes: float
+    disk_gib: float
+    """Of the imputed slide."""
+    gpu_gib: float
+    """Memory on a GPU."""
+
+
+@dataclasses.dataclass
+class Device(Contract):
+    """What the tasks that can use a GPU find where they run."""
+
+    kind: ClassVar[str] = "device"
+
+    asked: str
+    """'auto', 'cpu' or 'cuda'."""
+    device: str
+    """What is used: 'cpu' or 'cuda'; empty when there is a problem."""
+    name: str
+    """Of the GPU or of the processor."""
+    n_devices: int
+    memory_gib: float
+    """Of one GPU, or of the machine."""
+    driver: str
+    """Newest CUDA version that the driver can do; empty on a CPU."""
+    torch: str
+    cuda: str
+    """CUDA version that PyTorch was built for; empty when for none."""
+    precision: str
+    """Of training: 'bf16', 'fp16' or '32'."""
+    attention: list[str]
+    """Attention backends that can be used; 'flash-attn' is the package of that name."""
+    flash: bool
+    """Is attention computed by a flash kernel: the package's, or PyTorch's own on a GPU?"""
+    problem: str = ""
+    """Why the run can't go on."""
+    remedy: str = ""
+
+
+@dataclasses.dataclass
 class Training(Contract):
     """Facts of a training: what was fitted, for how long, with which outcome."""
 

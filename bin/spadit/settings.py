@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-from spadit.trainer import TrainSettings
+if TYPE_CHECKING:
+    from spadit.trainer import TrainSettings
 
 MODES = ("token", "whole_slide")
 
@@ -73,6 +75,8 @@ class Settings:
 
     def training(self, mode: str) -> TrainSettings:
         """What the trainer needs of it."""
+        from spadit.trainer import TrainSettings  # not above: it brings PyTorch, and estimates of a slide's needs do without
+
         names = [f.name for f in dataclasses.fields(TrainSettings) if hasattr(self, f.name)]
         shared = {name: getattr(self, name) for name in names}
         if mode == "token":
