@@ -11,6 +11,7 @@ STEP = "split"
 
 def work(args):
     from spadit import io
+    from spadit.resources import N_LAYERS, needs, sizes_of
     from spadit.split import read_genes, restrict, split_genes
 
     slide, reference = io.load_var(args.slide), io.load_var(args.reference)
@@ -21,6 +22,9 @@ def work(args):
         unmeasured = restrict(unmeasured, read_genes(args.genes), shared, aliases, args.genes.rsplit("/", 1)[-1])
     split = split_genes(shared, unmeasured, args.id, args.ratio, args.folds, args.seed)
     split.to_json(args.output)
+    if args.resources:
+        changed = {name: getattr(args, name) for name in ("max_steps", "n_models") if getattr(args, name) is not None}
+        needs(sizes_of(args.slide, args.reference, split, N_LAYERS + args.draws), args.id, args.preset, **changed).to_json(args.resources)
     sizes = map(len, (split.train, split.validation, split.test, unmeasured))
     logging.info("%s: train %d, validation %d, test %d, unmeasured %d", args.id, *sizes)
 
@@ -34,6 +38,11 @@ def main():
     p.add_argument("--seed", type=int, default=0, help="seed of the split (default: 0)")
     p.add_argument("--genes", default="", help="text file with the unmeasured genes to impute, one a line (default: all)")
     p.add_argument("--output", required=True, help="JSON file to write")
+    p.add_argument("--resources", help="JSON file to write: what training and imputing are expected to need, with the options that follow")
+    p.add_argument("--preset", default="default", help="of the training")
+    p.add_argument("--max-steps", type=int, help="of the training")
+    p.add_argument("--n-models", type=int, help="of the training")
+    p.add_argument("--draws", type=int, default=0, help="of the imputation")
     return run(STEP, p.parse_args(), work)
 
 

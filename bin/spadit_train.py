@@ -30,6 +30,11 @@ def work(args):
             flush=True,
         )
 
+    workers = args.threads
+    if args.resources and not args.trained:
+        from spadit.resources import room_for_training
+
+        workers = room_for_training(args.resources, args.threads)
     settings = {name: getattr(args, name) for name in ("max_steps", "n_models") if getattr(args, name) is not None}
     with finished(args.output) as directory, finished(args.curves) as curves, finished(args.facts) as facts:
         if args.trained:
@@ -46,7 +51,7 @@ def work(args):
                 args.preset,
                 args.seed,
                 args.device,
-                args.threads,
+                workers,
                 report,
                 args.start,
                 checkpoint,
@@ -77,6 +82,7 @@ def main() -> int:
     p.add_argument("--slide", required=True, help="paired slide (h5ad)")
     p.add_argument("--reference", required=True, help="paired reference (h5ad)")
     p.add_argument("--split", required=True, help="gene split (JSON)")
+    p.add_argument("--resources", help="what the slide is expected to need (JSON): refused where it is far more than is there")
     p.add_argument("--preset", default="default", help="default, fast, accurate or paper")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="auto", help="auto, cpu or cuda")

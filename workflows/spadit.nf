@@ -3,6 +3,7 @@
 // Channels are joined by their meta map, never by order. A slide that fails leaves its channel; the others go on.
 //
 
+include { CHECK_DEVICE    } from '../modules/local/check_device/main'
 include { COMPARE_METHODS } from '../subworkflows/local/compare_methods/main'
 include { IMPUTE_SLIDES   } from '../subworkflows/local/impute/main'
 include { PAIR            } from '../modules/local/pair/main'
@@ -29,9 +30,13 @@ workflow SPADIT {
     SPLIT(PAIR.out.pair.join(ch_genes))
     ch_slide = PAIR.out.pair.map { meta, slide, _reference -> [meta, slide] }
 
+    // Before anything is trained: only waited for, so that another machine's facts don't make a slide's tasks others
+    CHECK_DEVICE(PREPARE_INPUTS.out.inputs.map { _json -> [id: 'device'] })
+    ch_device = CHECK_DEVICE.out.facts.map { _meta, json -> checked_device(json) }
     IMPUTE_SLIDES(
-        PAIR.out.pair,
+        PAIR.out.pair.combine(ch_device).map { row -> row[0..-2] },
         SPLIT.out.split,
+        SPLIT.out.resources,
         all_params.model,
         all_params.start_model ? file(all_params.start_model, checkIfExists: true) : [],
     )
@@ -74,4 +79,13 @@ def with_reference(slides, references) {
         .map { meta, path -> [meta.reference, meta, path] }
         .combine(references.map { meta, path -> [meta.id, path] }, by: 0)
         .map { _reference, meta, slide, reference -> [meta, slide, reference] }
+}
+
+// Stops the run where a GPU was asked for and can't be used
+def checked_device(json) {
+    def found = new groovy.json.JsonSlurper().parseText(json.text)
+    if (found.problem) {
+        error("${found.problem} ${found.remedy}")
+    }
+    return found.device ?: ''
 }

@@ -189,13 +189,17 @@ class Resources(Contract):
     n_fits: int
     """Models that are trained."""
     fit_gib: float
-    """Memory of one fit. Fits side by side take one time as much more than there are of them."""
+    """Memory of one fit that is expected."""
     fit_minutes: float
-    """Time of one fit on one core."""
+    """Its processor time."""
     fast_gib: float
     """Memory of one fit with --preset fast."""
+    train_gib: float
+    train_minutes: float
+    """Memory and time to ask for to train all models, six side by side."""
     impute_gib: float
     impute_minutes: float
+    """To ask for."""
     disk_gib: float
     """Of the imputed slide."""
     gpu_gib: float
@@ -218,7 +222,7 @@ class Device(Contract):
     memory_gib: float
     """Of one GPU, or of the machine."""
     driver: str
-    """Newest CUDA version that the driver can do; empty on a CPU."""
+    """Version of the GPU's driver; empty on a CPU, or where it can't be read."""
     torch: str
     cuda: str
     """CUDA version that PyTorch was built for; empty when for none."""

@@ -22,8 +22,12 @@ log = logging.getLogger(__name__)
 
 GIB = 2**30
 MARGIN = 1.5
-"""Memory, disk and time are asked for with this factor. What exceeds a machine even without it, divided by it once more, doesn't fit."""
+"""Memory and time are asked for with this factor."""
 TOO_MUCH = 1.5
+SLOWER = 3.0
+"""Time is asked for as if processors were this many times slower, since those of a cluster may be, or be shared."""
+SIDE_BY_SIDE = 6
+"""Models that are trained at once where memory is asked for: the CPUs of the label process_networks. Fewer are, where less is there."""
 N_MAPS = 26
 """Of the coarse condition (a test holds it equal to coarse.MAPS, which brings scipy and scikit-learn)."""
 BLOCK = 1 << 26
@@ -136,6 +140,7 @@ def needs(sizes: Sizes, sample: str = "slide", preset: str = "default", **settin
     """
     s = dataclasses.replace(PRESETS[preset], **settings)
     found = terms(sizes, s)
+    fit_gib = estimate("fit_gib", found)
     fit = sum(estimate(name, found) for name in ("coarse_s", "token_s", "whole_s"))
     return Resources(
         sample=sample,
@@ -144,11 +149,13 @@ def needs(sizes: Sizes, sample: str = "slide", preset: str = "default", **settin
         n_shared=sizes.n_shared,
         n_unmeasured=sizes.n_unmeasured,
         n_fits=sizes.n_fits,
-        fit_gib=_up(estimate("fit_gib", found)),
+        fit_gib=_up(fit_gib),
         fit_minutes=_up(fit / 60),
+        train_gib=_up(MARGIN * fit_gib * (1 + min(SIDE_BY_SIDE, sizes.n_fits))),
+        train_minutes=_up(MARGIN * SLOWER * fit / 60 * sizes.n_fits),
         fast_gib=_up(estimate("fit_gib", terms(sizes, PRESETS["fast"]))),
-        impute_gib=_up(estimate("impute_gib", found)),
-        impute_minutes=_up(estimate("impute_s", found) / 60),
+        impute_gib=_up(MARGIN * estimate("impute_gib", found)),
+        impute_minutes=_up(MARGIN * SLOWER * estimate("impute_s", found) / 60),
         disk_gib=_up(estimate("disk_gib", found)),
         gpu_gib=_up(gpu_gib(sizes, s)),
     )
@@ -193,6 +200,33 @@ def memory_here() -> float:
 def disk_here(folder: str | Path = ".") -> float:
     """GiB that are free where a task works."""
     return shutil.disk_usage(folder).free / GIB
+
+
+def room_for_training(resources: str | Path, workers: int, memory: float | None = None, disk: float | None = None) -> int:
+    """How many models may be trained side by side here, of a slide with these needs.
+
+    Parameters
+    ----------
+    resources
+        What SPLIT wrote (:class:`spadit.contracts.Resources`).
+    workers
+        At most.
+    memory, disk
+        GiB that are there; looked up when not given.
+
+    Raises
+    ------
+    SpaditError
+        When memory or disk space are far from enough, for training or for what comes after it.
+    """
+    expected = Resources.from_json(resources)
+    memory = memory_here() if memory is None else memory
+    workers = workers_that_fit(expected, workers, memory)
+    larger = "Use a machine with more memory, or a slide with fewer spots or genes."
+    check_room(f"{expected.sample}: imputing", expected.impute_gib / MARGIN, memory, "memory", larger)
+    remedy = "Make room, use another work directory (-w), or impute fewer genes (a gene list in the samplesheet's column 'genes')."
+    check_room(f"{expected.sample}: the imputed slide", expected.disk_gib, disk_here() if disk is None else disk, "disk space", remedy)
+    return workers
 
 
 def workers_that_fit(expected: Resources, workers: int, memory: float) -> int:

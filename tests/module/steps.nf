@@ -1,9 +1,11 @@
 //
-// Every process of a slide on small real data, one after the other; READ also on a file that is cut short
+// Every process of a slide on small real data, one after the other; READ also on a file that is cut short, TRAIN also for needs that no
+// machine meets
 //
 
 include { BENCHMARK              } from '../../subworkflows/local/benchmark/main'
 include { BENCHMARK_PLOT         } from '../../modules/local/benchmark_plot/main'
+include { CHECK_DEVICE           } from '../../modules/local/check_device/main'
 include { EVALUATE               } from '../../modules/local/evaluate/main'
 include { FOLDS                  } from '../../modules/local/folds/main'
 include { IMPUTE                 } from '../../modules/local/impute/main'
@@ -32,8 +34,12 @@ workflow {
     QC_REFERENCE(READ_REFERENCE.out.h5ad)
     PAIR(QC_SLIDE.out.h5ad.combine(QC_REFERENCE.out.h5ad.map { _meta, path -> path }))
     SPLIT(PAIR.out.pair.map { meta, a, b -> [meta, a, b, data.resolve('wanted genes.txt')] })
-    TRAIN(PAIR.out.pair.join(SPLIT.out.split).map { meta, a, b, split -> [meta, a, b, split, []] }, [])
-    IMPUTE(PAIR.out.pair.join(SPLIT.out.split).join(TRAIN.out.model).join(TRAIN.out.training))
+    CHECK_DEVICE([id: 'device'])
+    def needs = [train_gib: 1, train_minutes: 1, impute_gib: 1, impute_minutes: 1]
+    ch_slide = PAIR.out.pair.join(SPLIT.out.split)
+    ch_huge = ch_slide.map { meta, a, b, split -> [meta + [id: 'huge'], a, b, split, data.resolve('huge.resources.json'), needs + [train_minutes: 1000], []] }
+    TRAIN(ch_slide.join(SPLIT.out.resources).map { row -> row + [needs, []] }.mix(ch_huge), [])
+    IMPUTE(ch_slide.join(TRAIN.out.model).join(TRAIN.out.training).map { row -> row + [needs] })
     EVALUATE(IMPUTE.out.imputed.join(PAIR.out.pair).join(SPLIT.out.split))
     FOLDS(PAIR.out.pair.map { meta, a, b -> [meta, a, b, []] })
     RUN_METHODS(PAIR.out.pair, FOLDS.out.folds, FOLDS.out.plan)

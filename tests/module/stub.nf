@@ -4,6 +4,7 @@
 
 include { BENCHMARK_COHORT } from '../../modules/local/benchmark_cohort/main'
 include { BENCHMARK_PLOT   } from '../../modules/local/benchmark_plot/main'
+include { CHECK_DEVICE     } from '../../modules/local/check_device/main'
 include { CHECK_INPUTS     } from '../../modules/local/check_inputs/main'
 include { EVALUATE         } from '../../modules/local/evaluate/main'
 include { FOLDS            } from '../../modules/local/folds/main'
@@ -24,12 +25,14 @@ workflow {
     def root = file("${projectDir}/../..").normalize()
     def meta = [id: 's.1', role: 'slide', reference: 'r', platform: 'auto', species: 'Mus musculus']
     CHECK_INPUTS(any_file('samplesheet.csv'), '{}', file("${root}/assets/schema_input.json"), file("${root}/nextflow_schema.json"), any_file('predictions.csv'))
+    def needs = [train_gib: 1, train_minutes: 1, impute_gib: 1, impute_minutes: 1]
+    CHECK_DEVICE([id: 'device'])
     READ([meta, any_file('a slide.h5ad')])
     QC([meta, any_file('s.1.h5ad')])
     PAIR([meta, any_file('s.1.qc.h5ad'), any_file('r.qc.h5ad')])
     SPLIT([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), []])
-    TRAIN([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json'), []], [])
-    IMPUTE([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json'), any_file('s.1.model'), any_file('s.1.training.json')])
+    TRAIN([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json'), any_file('s.1.resources.json'), needs, []], [])
+    IMPUTE([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json'), any_file('s.1.model'), any_file('s.1.training.json'), needs])
     EVALUATE([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json')])
     FOLDS([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), []])
     def job = [name: 's.1.ridge.fold0', what: 'benchmark', method: 'ridge', kind: 'floor', fold: 0, rate: 0, seed: 0, image: 'core', minutes: 20, memory_gib: 1]
@@ -44,12 +47,14 @@ workflow {
 
     show('CHECK_INPUTS.inputs', CHECK_INPUTS.out.inputs)
     show('CHECK_INPUTS.params', CHECK_INPUTS.out.params)
+    show('CHECK_DEVICE.facts', CHECK_DEVICE.out.facts)
     show('READ.h5ad', READ.out.h5ad)
     show('QC.h5ad', QC.out.h5ad)
     show('QC.facts', QC.out.facts)
     show('PAIR.pair', PAIR.out.pair)
     show('PAIR.facts', PAIR.out.facts)
     show('SPLIT.split', SPLIT.out.split)
+    show('SPLIT.resources', SPLIT.out.resources)
     show('TRAIN.model', TRAIN.out.model)
     show('TRAIN.curves', TRAIN.out.curves)
     show('TRAIN.training', TRAIN.out.training)

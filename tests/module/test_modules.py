@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from nf import ROOT, nextflow, trace
 
-from spadit.contracts import Benchmark, Evaluation, Failure, Inputs, Pairing, QualityControl, Split, Training
+from spadit.contracts import Benchmark, Device, Evaluation, Failure, Inputs, Pairing, QualityControl, Resources, Split, Training
 
 HERE = Path(__file__).resolve().parent
 
@@ -42,12 +42,14 @@ def test_stubs(tmp_path):
     assert outputs == {
         "CHECK_INPUTS.inputs": "inputs.json",
         "CHECK_INPUTS.params": "params.json",
+        "CHECK_DEVICE.facts": "device.json",
         "READ.h5ad": "s.1.h5ad",
         "QC.h5ad": "s.1.qc.h5ad",
         "QC.facts": "s.1.qc.json",
         "PAIR.pair": "s.1.slide.h5ad,s.1.reference.h5ad",
         "PAIR.facts": "s.1.pairing.json",
         "SPLIT.split": "s.1.split.json",
+        "SPLIT.resources": "s.1.resources.json",
         "TRAIN.model": "s.1.model",
         "TRAIN.curves": "s.1.curves.csv",
         "TRAIN.training": "s.1.training.json",
@@ -76,8 +78,8 @@ def test_stubs(tmp_path):
     }
     facts = set(re.findall(r"^TOPIC facts (.*)$", result.stdout, re.M))
     kinds = {"qc.json", "pairing.json", "split.json", "training.json", "curves.csv", "metrics.csv", "evaluation.json", "thumbnail.png"}
-    kinds |= {"benchmark.png", "ranking.csv", "benchmark.json"}
-    assert facts == {f"s.1.{kind}" for kind in kinds}
+    kinds |= {"benchmark.png", "ranking.csv", "benchmark.json", "resources.json"}
+    assert facts == {f"s.1.{kind}" for kind in kinds} | {"device.json"}
     versions = re.findall(r"^TOPIC versions (\S+) (\S+) (\S+)$", result.stdout, re.M)
     # SUMMARIZE and MULTIQC read the topic, so they can't be part of it
     assert {process for process, _, _ in versions} == {o.split(".")[0] for o in outputs} - {"SUMMARIZE", "MULTIQC"}
@@ -109,7 +111,11 @@ def steps(tmp_path_factory):
     (data / "mine.csv").write_text("spot,Other\n" + "".join(f"{spot},1\n" for spot in slide.obs_names))
     (folder / "kill.config").write_text(
         "process { withName: RUN_FLOOR { beforeScript = { task.tag == 's.1 corr_weighted fold 0' ? 'exit 137' : 'true' } } }\n"
+        "trace.fields = 'task_id,hash,name,status,exit,memory,time'\n"
     )
+    many = {name: 1e6 for name in ("fit_gib", "train_gib", "impute_gib", "disk_gib", "gpu_gib", "fast_gib")}
+    minutes = {name: 1.0 for name in ("fit_minutes", "train_minutes", "impute_minutes")}
+    Resources("huge", 10**9, 10**6, 25, 3, 4, **many, **minutes).to_json(data / "huge.resources.json")
     Inputs(slides=rows).to_json(data / "inputs.json")
     (data / "params.json").write_text('{"seed": 0}')
     (data / "versions.yml").write_text("READ_SLIDE:\n  anndata: '0.11'\n")
@@ -156,6 +162,24 @@ def test_pair_and_split(steps):
     split = Split.from_json(task_folder(folder, "SPLIT", "s.1") / "s.1.split.json")
     assert len(split.train) + len(split.validation) + len(split.test) == 25 and len(split.folds) == 2
     assert sorted(split.unmeasured) == sorted(lacking[:3])  # the genes file
+
+
+def test_what_a_slide_needs_is_known_before_it_is_trained(steps):
+    """One that needs far more than there is isn't begun; the other goes on. What tasks ask for follows the slide."""
+    folder = steps[0]
+    expected = Resources.from_json(folder / "out/slides/s.1/facts/s.1.resources.json")
+    assert (expected.n_shared, expected.n_unmeasured, expected.n_fits, expected.n_cells) == (25, 3, 4, 300)
+    assert 0.2 < expected.fit_gib < 3 and expected.disk_gib > 0
+    failure = Failure.from_json(folder / "out/slides/huge/facts/huge.train.failure.json")
+    assert "is expected to need 1,000,000.0 GiB of memory" in failure.reason and "a machine with more memory" in failure.remedy
+    assert not list(task_folder(folder, "TRAIN", "huge").glob("*.model"))
+    asked = {row["tag"]: row["time"] for row in trace(folder / "out") if row["process"] == "TRAIN"}
+    assert asked == {"s.1": "8h", "huge": "16h 40m"}
+
+
+def test_the_device_is_known_before_training(steps):
+    found = Device.from_json(steps[0] / "out/pipeline_info/device.json")
+    assert found.asked == "auto" and found.device in ("cpu", "cuda") and not found.problem and found.memory_gib > 0
 
 
 def test_train_impute_and_evaluate(steps):

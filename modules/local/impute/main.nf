@@ -1,11 +1,13 @@
 process IMPUTE {
     tag "${meta.id}"
-    label 'process_medium'
+    label 'process_networks'
     label 'process_gpu'
+    memory { "${Math.max(24, Math.ceil(needs.impute_gib as double) as int) * task.attempt} GB" }
+    time { "${Math.max(480, Math.ceil(needs.impute_minutes as double) as int) * task.attempt} min" }
     publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, pattern: '*.{h5ad,json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
 
     input:
-    tuple val(meta), path(slide), path(reference), path(split), path(model), path(training)
+    tuple val(meta), path(slide), path(reference), path(split), path(model), path(training), val(needs)
 
     output:
     tuple val(meta), path("${meta.id}.imputed.h5ad"), optional: true, emit: imputed

@@ -8,6 +8,7 @@ process SPLIT {
 
     output:
     tuple val(meta), path("${meta.id}.split.json"), optional: true, topic: facts, emit: split
+    tuple val(meta), path("${meta.id}.resources.json"), optional: true, topic: facts, emit: resources
     tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
     tuple val("${task.process}"), val('spadit'), eval('spadit_split.py --version'), topic: versions, emit: versions_spadit
     tuple val("${task.process}"), val('numpy'), eval('''python3 -c "from importlib.metadata import version; print(version('numpy'))" || echo unknown'''), topic: versions, emit: versions_numpy
@@ -24,11 +25,14 @@ process SPLIT {
         --slide ${slide} \\
         --reference ${reference} \\
         ${wanted} ${args} \\
-        --output '${meta.id}.split.json'
+        --output '${meta.id}.split.json' \\
+        --resources '${meta.id}.resources.json'
     """
 
+    // Numbers that TRAIN and IMPUTE ask for
     stub:
     """
     touch '${meta.id}.split.json'
+    echo '{"train_gib": 1, "train_minutes": 1, "impute_gib": 1, "impute_minutes": 1}' > '${meta.id}.resources.json'
     """
 }

@@ -1,11 +1,13 @@
 process TRAIN {
     tag "${meta.id}"
-    label 'process_medium'
+    label 'process_networks'
     label 'process_gpu'
+    memory { "${Math.max(24, Math.ceil(needs.train_gib as double) as int) * task.attempt} GB" }
+    time { "${Math.max(480, Math.ceil(needs.train_minutes as double) as int) * task.attempt} min" }
     publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, pattern: '*.{model,csv,json}', saveAs: { name -> name.endsWith('.model') ? 'model' : "facts/${name}" }
 
     input:
-    tuple val(meta), path(slide), path(reference), path(split), path(trained, stageAs: 'trained/*')
+    tuple val(meta), path(slide), path(reference), path(split), path(resources), val(needs), path(trained, stageAs: 'trained/*')
     path(start, stageAs: 'start')
 
     output:
@@ -31,6 +33,7 @@ process TRAIN {
         --slide ${slide} \\
         --reference ${reference} \\
         --split ${split} \\
+        --resources ${resources} \\
         --device ${device} \\
         --checkpoint "\${NXF_TASK_WORKDIR:-\$PWD}/../../checkpoints/${meta.id}" \\
         ${begin} ${args} \\

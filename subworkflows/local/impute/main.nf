@@ -10,13 +10,15 @@ workflow IMPUTE_SLIDES {
     take:
     ch_pairs // channel: [ meta, slide, reference ]
     ch_splits // channel: [ meta, split ]
+    ch_resources // channel: [ meta, resources ], what each slide is expected to need
     earlier // path: results of an earlier run whose models are taken, or null
     start // path: a saved model that training starts from, or []
 
     main:
     ch_trained = ch_splits.map { meta, _split -> [meta, earlier ? trained_files("${earlier}/slides/${meta.id}", meta.id) : []] }
-    TRAIN(ch_pairs.join(ch_splits).join(ch_trained), start)
-    IMPUTE(ch_pairs.join(ch_splits).join(TRAIN.out.model).join(TRAIN.out.training))
+    ch_needs = ch_resources.map { meta, json -> [meta, needs(json)] }
+    TRAIN(ch_pairs.join(ch_splits).join(ch_resources).join(ch_needs).join(ch_trained), start)
+    IMPUTE(ch_pairs.join(ch_splits).join(TRAIN.out.model).join(TRAIN.out.training).join(ch_needs))
     EVALUATE(IMPUTE.out.imputed.join(ch_pairs).join(ch_splits))
 
     imputed    = IMPUTE.out.imputed
@@ -36,4 +38,9 @@ workflow IMPUTE_SLIDES {
 // What a slide's earlier training left; what isn't there is missed by TRAIN, for this slide alone
 def trained_files(folder, id) {
     return [file("${folder}/model"), file("${folder}/facts/${id}.training.json"), file("${folder}/facts/${id}.curves.csv")].findAll { path -> path.exists() }
+}
+
+// What the tasks of a slide ask for, in GiB and minutes
+def needs(json) {
+    return new groovy.json.JsonSlurperClassic().parseText(json.text).subMap('train_gib', 'train_minutes', 'impute_gib', 'impute_minutes')
 }
