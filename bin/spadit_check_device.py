@@ -10,10 +10,10 @@ STEP = "check_device"
 
 
 def work(args):
-    from spadit.device import check_device, sentence
+    from spadit.device import check_device
 
     found = check_device(args.device)
-    logging.info(sentence(found))
+    logging.info(found.sentence())
     found.to_json(args.output)
 
 

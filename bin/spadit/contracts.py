@@ -236,6 +236,21 @@ class Device(Contract):
     """Why the run can't go on."""
     remedy: str = ""
 
+    def sentence(self) -> str:
+        """For a terminal, a log or a report: one line."""
+        if self.problem:
+            return f"{self.problem} {self.remedy}".strip()
+        if self.device == "cpu":
+            return f"Networks run on the CPU: {self.name}, {self.memory_gib:g} GiB of memory."
+        several = f"{self.n_devices} × " if self.n_devices > 1 else ""
+        flash = (
+            "the package flash-attn" if "flash-attn" in self.attention else "PyTorch's flash kernel" if self.flash else "no flash kernel"
+        )
+        return (
+            f"Networks run on the GPU: {several}{self.name}, {self.memory_gib:g} GiB, driver {self.driver or 'unknown'}, CUDA {self.cuda}, "
+            f"precision {self.precision}, attention by {flash}."
+        )
+
 
 @dataclasses.dataclass
 class Training(Contract):

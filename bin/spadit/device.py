@@ -96,19 +96,3 @@ def processor() -> str:
         text = ""
     found = re.search(r"model name\s*:\s*(.+)", text)
     return found[1].strip() if found else platform.machine()
-
-
-def sentence(found: Device) -> str:
-    """For a terminal or a log: one line."""
-    if found.problem:
-        return f"{found.problem} {found.remedy}".strip()
-    if found.device == "cpu":
-        return f"Networks run on the CPU: {found.name}, {found.memory_gib:g} GiB of memory."
-    several = f"{found.n_devices} × " if found.n_devices > 1 else ""
-    attention = (
-        "the package flash-attn" if "flash-attn" in found.attention else "PyTorch's flash kernel" if found.flash else "no flash kernel"
-    )
-    return (
-        f"Networks run on the GPU: {several}{found.name}, {found.memory_gib:g} GiB, driver {found.driver or 'unknown'}, CUDA {found.cuda}, "
-        f"precision {found.precision}, attention by {attention}."
-    )

@@ -7,7 +7,7 @@ import torch
 
 from spadit import device
 from spadit.contracts import Device
-from spadit.device import check_device, sentence
+from spadit.device import check_device
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def played_gpu(monkeypatch):
 def test_without_a_gpu_it_goes_on_with_the_cpu(no_gpu, asked, tmp_path):
     found = check_device(asked)
     assert (found.device, found.precision, found.flash, found.problem) == ("cpu", "32", False, "") and found.memory_gib > 0 and found.name
-    assert sentence(found).startswith("Networks run on the CPU: ")
+    assert found.sentence().startswith("Networks run on the CPU: ")
     found.to_json(tmp_path / "device.json")
     assert Device.from_json(tmp_path / "device.json") == found
 
@@ -42,14 +42,14 @@ def test_without_a_gpu_it_goes_on_with_the_cpu(no_gpu, asked, tmp_path):
 def test_a_gpu_that_was_asked_for_and_is_not_there(no_gpu):
     found = check_device("cuda")
     assert found.device == "" and "A GPU was asked for (--device cuda)" in found.problem and "nvidia-smi" in found.remedy
-    assert sentence(found) == f"{found.problem} {found.remedy}"
+    assert found.sentence() == f"{found.problem} {found.remedy}"
 
 
 def test_a_gpu_is_described(played_gpu):
     found = check_device("auto")
     assert (found.device, found.name, found.n_devices, found.memory_gib) == ("cuda", "NVIDIA H200", 2, 139)
     assert found.precision == "bf16" and found.flash and not found.problem
-    assert "2 × NVIDIA H200, 139 GiB, driver 570.1" in sentence(found) and "precision bf16" in sentence(found)
+    assert "2 × NVIDIA H200, 139 GiB, driver 570.1" in found.sentence() and "precision bf16" in found.sentence()
 
 
 def test_a_gpu_that_does_not_compute_is_a_problem(played_gpu, monkeypatch):

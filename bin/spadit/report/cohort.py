@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from spadit.contracts import Benchmark, Evaluation, Failure, Inputs, Pairing, QualityControl, Split, Training, _plain, write_text
+from spadit.contracts import Benchmark, Device, Evaluation, Failure, Inputs, Pairing, QualityControl, Split, Training, _plain, write_text
 from spadit.errors import InputError
 from spadit.plots import benchmark, style, training
 from spadit.report import words
@@ -82,6 +82,8 @@ class Facts:
     metrics: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
     curves: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
     thumbnails: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    device: Device | None = None
+    """What the networks ran on."""
 
     @property
     def samples(self) -> list[str]:
@@ -108,6 +110,8 @@ def collect(inputs: Inputs, folder: str | Path) -> Facts:
                 if kind == "quality_control":
                     qc = QualityControl.from_json(path)
                     facts.qc[qc.id] = qc
+                elif kind == "device":
+                    facts.device = Device.from_json(path)
                 elif kind == "failure":
                     failure = Failure.from_json(path)
                     facts.failures.setdefault(failure.id, []).append(failure)
@@ -862,7 +866,7 @@ def methods_sections(facts: Facts, params: dict, versions: dict[str, dict[str, s
                 "spadit_software",
                 "spadit_methods",
                 "Software versions",
-                "As reported by the steps themselves.",
+                "As reported by the steps themselves." + (f" {text(facts.device.sentence())}" if facts.device else ""),
                 "html",
                 _html_table(["Software", "Version", "Steps"], software, ["25%", "20%", "auto"]),
             )
