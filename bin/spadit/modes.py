@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,12 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spadit.errors import SpaditError
 from spadit.metrics import pcc
 from spadit.model.diffusion import Diffusion
 from spadit.model.spadit import Network, NetworkSettings
 from spadit.model.token import TokenNetwork, TokenSettings
 from spadit.settings import Settings
 from spadit.trainer import Trained, train_network
+
+log = logging.getLogger(__name__)
 
 WINDOW = 32
 ORDERS = 2
@@ -188,13 +192,18 @@ class WholeSlide:
         result = np.zeros((self.n_spots, len(vectors)), dtype=np.float32)
         for network in networks:
             network.to(self.device).eval()
-            for start in range(0, len(vectors), block):
-                part = vectors[start : start + block].to(self.device)
+
+            def some(start: int, stop: int, network: nn.Module = network) -> None:
+                part = vectors[start:stop].to(self.device)
                 generator = torch.Generator().manual_seed(0)
+                total = np.zeros((self.n_spots, len(part)), dtype=np.float32)
                 for _ in range(s.n_noise):
                     noise = torch.randn(self.n_spots, generator=generator).to(self.device).expand(len(part), -1)
-                    drawn = diffusion.sample(lambda x, t, n=network, p=part: n(x, t, p, self.whole), noise, s.sampler, generator=generator)
-                    result[:, start : start + block] += drawn.float().cpu().numpy().T
+                    drawn = diffusion.sample(lambda x, t: network(x, t, part, self.whole), noise, s.sampler, generator=generator)
+                    total += drawn.float().cpu().numpy().T
+                result[:, start:stop] += total
+
+            in_blocks(len(vectors), block, some, "genes")
             network.cpu()
         return result / (len(networks) * s.n_noise)
 
@@ -279,22 +288,54 @@ class Token:
             network.to(self.device).eval()
             for order in windows:
                 part = np.empty_like(total)
-                for start in range(0, len(order), step):
-                    spots = order[start : start + step]
+
+                def some(start: int, stop: int, network: nn.Module = network, order: Tensor = order, part: np.ndarray = part) -> None:
+                    spots = order[start:stop]
                     features = token_features(maps[spots].permute(2, 0, 1, 3), place[spots]).to(self.device)
                     known = scalars.repeat_interleave(len(spots), 0).to(self.device)
-                    noise = (
-                        torch.zeros(len(features), WINDOW) if generator is None else torch.randn(len(features), WINDOW, generator=generator)
-                    )
-                    made = diffusion.sample(
-                        lambda x, t, n=network, f=features, k=known: n(x, t, f, k),
-                        noise.to(self.device),
-                        "one_step" if generator is None else "ddim",
-                    )
+                    shape = (len(features), WINDOW)
+                    noise = torch.zeros(shape) if generator is None else torch.randn(shape, generator=generator)
+                    sampler = "one_step" if generator is None else "ddim"
+                    made = diffusion.sample(lambda x, t: network(x, t, features, known), noise.to(self.device), sampler)
                     part[spots.flatten().numpy()] = made.float().cpu().reshape(n_genes, -1).T.numpy()
+
+                in_blocks(len(order), step, some, "windows", generator)
                 total += part
             network.cpu()
         return total / (len(networks) * len(windows))
+
+
+def in_blocks(n: int, size: int, work: Callable[[int, int], None], what: str, generator: torch.Generator | None = None) -> None:
+    """``work(start, stop)`` over 0 ... n in blocks; half as many at once whenever the GPU's memory is full.
+
+    Parameters
+    ----------
+    generator
+        Of the work's random numbers: a block that is tried again draws the same ones.
+
+    Raises
+    ------
+    SpaditError
+        When not even one at a time fits.
+    """
+    start = 0
+    while start < n:
+        state = None if generator is None else generator.get_state()
+        full = None
+        try:
+            work(start, min(start + size, n))
+        except torch.cuda.OutOfMemoryError as error:
+            full = str(error)
+        if full is None:
+            start += size
+            continue
+        if size == 1:
+            raise SpaditError(f"The GPU's memory doesn't hold one of the {what} ({full}).", "Use a GPU with more memory or the CPU.")
+        size = -(-size // 2)  # the next try begins here, when nothing holds the tensors of this one
+        if generator is not None:
+            generator.set_state(state)
+        torch.cuda.empty_cache()
+        log.warning("The GPU's memory is full: %d %s now go through the network at once.", size, what)
 
 
 def tensor(array: np.ndarray) -> Tensor:

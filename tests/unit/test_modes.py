@@ -1,6 +1,7 @@
 """Windows, samples and both modes: every spot is seen, masks are drawn as told, tiny cases are learned, seeds and blocks behave."""
 
 import dataclasses
+import logging
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from spadit import modes
+from spadit.errors import SpaditError
 from spadit.metrics import pcc
 from spadit.modes import (
     WINDOW,
@@ -288,6 +290,39 @@ def test_draws_differ_by_seed():
     assert first.shape == (80, 6)
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other, atol=1e-3) and np.isfinite(other).all()
+
+
+@pytest.mark.parametrize("what", ["whole_slide", "token", "draws"])
+def test_a_full_gpu_imputes_fewer_at_once_and_the_same(what, caplog):
+    mode = whole_slide() if what == "whole_slide" else token()
+    networks, rows = lively(mode, 1), []
+
+    def run():
+        if what == "whole_slide":
+            return mode.impute(networks, mode.reference.numpy().T)
+        return mode.impute(networks, *inputs(mode)) if what == "token" else mode.draw(networks[0], *inputs(mode), seed=1)
+
+    def full(most):
+        def before(_network, given):
+            rows.append(len(given[0]))
+            if len(given[0]) > most:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+        return networks[0].register_forward_pre_hook(before)
+
+    at_once = run()
+    hook = full(6)
+    with caplog.at_level(logging.WARNING):
+        again = run()
+    assert max(rows) > 6 and rows[-1] <= 6 and "The GPU's memory is full" in caplog.text
+    if what == "draws":  # smaller blocks draw their noise in another order
+        assert np.isfinite(again).all() and again.shape == at_once.shape
+    else:
+        np.testing.assert_allclose(again, at_once, atol=1e-5)
+    hook.remove()
+    full(0)
+    with pytest.raises(SpaditError, match="The GPU's memory doesn't hold one of the (genes|windows)"):
+        run()
 
 
 # ---- fitting ---------------------------------------------------------------------------------------------------------
