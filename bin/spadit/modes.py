@@ -255,12 +255,9 @@ class Token:
         says nothing."""
         return self._run(networks, tensor(maps), tensor(scalars), self.place, self.windows)
 
-    def draw(self, network: nn.Module, maps: np.ndarray, scalars: np.ndarray, seed: int) -> np.ndarray:
-        """One sample of what is added, (spots, genes), by DDIM from Gaussian noise."""
-        generator = torch.Generator().manual_seed(seed)
-        return self._run(
-            [network], tensor(maps), tensor(scalars), self.place, self.windows[:1], generator
-        )
+    def draw(self, network: nn.Module, maps: np.ndarray, scalars: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """One sample of what is added, (spots, genes), by DDIM from Gaussian noise of the same shape."""
+        return self._run([network], tensor(maps), tensor(scalars), self.place, self.windows[:1], tensor(noise))
 
     @torch.no_grad()
     def _run(
@@ -270,7 +267,7 @@ class Token:
         scalars: Tensor,
         place: Tensor,
         windows: list[Tensor],
-        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
     ) -> np.ndarray:
         s = self.settings
         diffusion = Diffusion(s.n_diffusion_steps, s.schedule, s.target).to(self.device)
@@ -285,13 +282,11 @@ class Token:
                     spots = order[start : start + step]
                     features = token_features(maps[spots].permute(2, 0, 1, 3), place[spots]).to(self.device)
                     known = scalars.repeat_interleave(len(spots), 0).to(self.device)
-                    noise = (
-                        torch.zeros(len(features), WINDOW) if generator is None else torch.randn(len(features), WINDOW, generator=generator)
-                    )
+                    begin = torch.zeros(len(features), WINDOW) if noise is None else noise[spots].permute(2, 0, 1).flatten(0, 1)
                     made = diffusion.sample(
                         lambda x, t, n=network, f=features, k=known: n(x, t, f, k),
-                        noise.to(self.device),
-                        "one_step" if generator is None else "ddim",
+                        begin.to(self.device),
+                        "one_step" if noise is None else "ddim",
                     )
                     part[spots.flatten().numpy()] = made.float().cpu().reshape(n_genes, -1).T.numpy()
                 total += part
