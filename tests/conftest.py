@@ -26,7 +26,10 @@ N_FACTORS = 4
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The groups that ./spadit test leaves out unless --all is given come last."""
+    """The groups that ./spadit test leaves out unless --all is given come last. Images may have to be built: more time."""
+    for item in items:
+        if item.get_closest_marker("container") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(2400))
     items.sort(key=lambda item: any(item.get_closest_marker(name) for name in LONG))
 
 

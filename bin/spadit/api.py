@@ -364,7 +364,8 @@ class SpaDiT:
         }
         for i in range(draws):
             network = self._fitted["token"].networks[i % len(self._fitted["token"].networks)]
-            deviation = modes["token"].draw(network, maps, known, self.seed + 1000 + i) - parts["token"]
+            noise = gene_noise(genes, len(self.spots), self.seed, i)
+            deviation = modes["token"].draw(network, maps, known, noise) - parts["token"]
             deviation *= error / np.maximum(np.sqrt((deviation**2).mean(0)), 1e-9)
             arrays[f"draw_{i + 1}"] = np.maximum(values + deviation, 0).astype(np.float32)
         if counts:
@@ -468,6 +469,13 @@ class SpaDiT:
                 networks.append(network.eval())
             model._fitted[name] = FittedMode(networks, np.zeros((0, 0)), facts["n_steps"], facts["score"], [])
         return model
+
+
+def gene_noise(genes: Sequence[str], n_spots: int, seed: int, draw: int) -> np.ndarray:
+    """Gaussian noise, (spots, genes) float32. A gene's depends on its name, the seed and the draw alone: not on what else is imputed."""
+    words = [hashlib.sha256(f"{seed}\n{draw}\n{gene}".encode()).digest() for gene in genes]
+    columns = [np.random.default_rng(np.frombuffer(word, np.uint32)).standard_normal(n_spots, np.float32) for word in words]
+    return np.stack(columns, axis=1) if columns else np.zeros((n_spots, 0), np.float32)
 
 
 def read_model(directory: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:

@@ -264,10 +264,9 @@ class Token:
         says nothing."""
         return self._run(networks, tensor(maps), tensor(scalars), self.place, self.windows)
 
-    def draw(self, network: nn.Module, maps: np.ndarray, scalars: np.ndarray, seed: int) -> np.ndarray:
-        """One sample of what is added, (spots, genes), by DDIM from Gaussian noise."""
-        generator = torch.Generator().manual_seed(seed)
-        return self._run([network], tensor(maps), tensor(scalars), self.place, self.windows[:1], generator)
+    def draw(self, network: nn.Module, maps: np.ndarray, scalars: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """One sample of what is added, (spots, genes), by DDIM from Gaussian noise of the same shape."""
+        return self._run([network], tensor(maps), tensor(scalars), self.place, self.windows[:1], tensor(noise))
 
     @torch.no_grad()
     def _run(
@@ -277,7 +276,7 @@ class Token:
         scalars: Tensor,
         place: Tensor,
         windows: list[Tensor],
-        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
     ) -> np.ndarray:
         s = self.settings
         diffusion = Diffusion(s.n_diffusion_steps, s.schedule, s.target).to(self.device)
@@ -293,25 +292,19 @@ class Token:
                     spots = order[start:stop]
                     features = token_features(maps[spots].permute(2, 0, 1, 3), place[spots]).to(self.device)
                     known = scalars.repeat_interleave(len(spots), 0).to(self.device)
-                    shape = (len(features), WINDOW)
-                    noise = torch.zeros(shape) if generator is None else torch.randn(shape, generator=generator)
-                    sampler = "one_step" if generator is None else "ddim"
-                    made = diffusion.sample(lambda x, t: network(x, t, features, known), noise.to(self.device), sampler)
+                    begin = torch.zeros(len(features), WINDOW) if noise is None else noise[spots].permute(2, 0, 1).flatten(0, 1)
+                    sampler = "one_step" if noise is None else "ddim"
+                    made = diffusion.sample(lambda x, t: network(x, t, features, known), begin.to(self.device), sampler)
                     part[spots.flatten().numpy()] = made.float().cpu().reshape(n_genes, -1).T.numpy()
 
-                in_blocks(len(order), step, some, "windows", generator)
+                in_blocks(len(order), step, some, "windows")
                 total += part
             network.cpu()
         return total / (len(networks) * len(windows))
 
 
-def in_blocks(n: int, size: int, work: Callable[[int, int], None], what: str, generator: torch.Generator | None = None) -> None:
+def in_blocks(n: int, size: int, work: Callable[[int, int], None], what: str) -> None:
     """``work(start, stop)`` over 0 ... n in blocks; half as many at once whenever the GPU's memory is full.
-
-    Parameters
-    ----------
-    generator
-        Of the work's random numbers: a block that is tried again draws the same ones.
 
     Raises
     ------
@@ -320,7 +313,6 @@ def in_blocks(n: int, size: int, work: Callable[[int, int], None], what: str, ge
     """
     start = 0
     while start < n:
-        state = None if generator is None else generator.get_state()
         full = None
         try:
             work(start, min(start + size, n))
@@ -332,8 +324,6 @@ def in_blocks(n: int, size: int, work: Callable[[int, int], None], what: str, ge
         if size == 1:
             raise SpaditError(f"The GPU's memory doesn't hold one of the {what} ({full}).", "Use a GPU with more memory or the CPU.")
         size = -(-size // 2)  # the next try begins here, when nothing holds the tensors of this one
-        if generator is not None:
-            generator.set_state(state)
         torch.cuda.empty_cache()
         log.warning("The GPU's memory is full: %d %s now go through the network at once.", size, what)
 

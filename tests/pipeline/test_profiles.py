@@ -1,7 +1,7 @@
 """Profiles that can't be run here are resolved: what ``nextflow config`` makes of them is compared with what is expected.
 
-Two starts of Nextflow for all: a configuration made here has every file of conf/, with parameters, and every ``site.config`` of docs/running, as
-a profile of its own. The strict parser keeps profiles apart when all are shown (the older one mixes them).
+A configuration made here has every file of conf/, with parameters, and every ``site.config`` of docs/running, as a profile of its own,
+so that one start of Nextflow resolves them all. The strict parser keeps profiles apart when all are shown (the older one mixes them).
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ GIVEN = {
 GPU = "process.'withLabel:process_gpu|process_method'.containerOptions"
 BY_SCHEDULER = "{ [slurm: '--gres=gpu:1', lsf: '-gpu num=1'][task.executor] ?: '' }"
 EXPECTED = {
-    "docker": {"docker.enabled": "true", "docker.runOptions": "'-u $(id -u):$(id -g) -e HOME=/tmp'", GPU: "{ task.accelerator ? '--gpus all' : '' }"},
+    "docker": {
+        "docker.enabled": "true", "docker.runOptions": "'-u $(id -u):$(id -g) -e HOME=/tmp'", GPU: "{ task.accelerator ? '--gpus all' : '' }",
+    },
     "podman": {"podman.enabled": "true", "docker.enabled": "false", GPU: "{ task.accelerator ? '--device nvidia.com/gpu=all' : '' }"},
     "singularity": {"singularity.enabled": "true", "singularity.autoMounts": "true", GPU: "{ task.accelerator ? '--nv' : '' }"},
     "apptainer": {"apptainer.enabled": "true", "docker.enabled": "false", GPU: "{ task.accelerator ? '--nv' : '' }"},
@@ -41,8 +43,8 @@ EXPECTED = {
         "process.executor": "'awsbatch'", "process.queue": "'queue'", "aws.region": "'eu-central-1'", "aws.batch.maxSpotAttempts": "5",
     },
     "googlebatch": {
-        "process.executor": "'google-batch'", "google.project": "'project'", "google.location": "'europe-west4'", "google.batch.spot": "true",
-        "google.batch.maxSpotAttempts": "5",
+        "process.executor": "'google-batch'", "google.project": "'project'", "google.location": "'europe-west4'",
+        "google.batch.spot": "true", "google.batch.maxSpotAttempts": "5",
     },
     "azurebatch": {
         "process.executor": "'azurebatch'", "azure.batch.accountName": "'batch'", "azure.batch.location": "'westeurope'",
@@ -53,7 +55,9 @@ EXPECTED = {
 SITES = {
     "docker": {"docker.registry": "'registry.example.org/lab'"},
     "podman": {"podman.registry": "'registry.example.org/lab'", "podman.runOptions": "'--user 0:0 --ulimit nofile=65536'"},
-    "singularity": {"process.container": "'/shared/images/spadit-core.sif'", "process.'withName:RUN_PEER'.container": "'/shared/images/spadit-peers.sif'"},
+    "singularity": {
+        "process.container": "'/shared/images/spadit-core.sif'", "process.'withName:RUN_PEER'.container": "'/shared/images/spadit-peers.sif'",
+    },
     "apptainer": {"process.container": "'/shared/images/spadit-core.sif'", "apptainer.runOptions": "'--no-home'"},
     "charliecloud": {"charliecloud.cacheDir": "'/shared/images/charliecloud'"},
     "shifter": {"process.container": "'docker:registry.example.org/lab/spadit/core:0.1.0'"},
@@ -65,7 +69,10 @@ SITES = {
     "sge": {"process.penv": "'threads'", "process.'withLabel:process_gpu'.clusterOptions": "'-P lab42 -l gpu=1'"},
     "lsf": {"process.queue": "'normal'", "executor.perJobMemLimit": "true"},
     "pbs": {"process.'withLabel:process_gpu'.clusterOptions": "'-A lab42 -l select=1:ncpus=6:mem=24gb:ngpus=1'"},
-    "awsbatch": {"params.aws_queue": "'spadit'", "process.'withLabel:process_gpu'.queue": "'spadit-gpu'", "aws.batch.cliPath": "'/home/ec2-user/miniconda/bin/aws'"},
+    "awsbatch": {
+        "params.aws_queue": "'spadit'", "process.'withLabel:process_gpu'.queue": "'spadit-gpu'",
+        "aws.batch.cliPath": "'/home/ec2-user/miniconda/bin/aws'",
+    },
     "googlebatch": {"google.batch.spot": "false", "params.google_project": "'my-project'"},
     "azurebatch": {"params.azure_batch_account": "'lab'", "process.'withLabel:process_gpu'.machineType": "'Standard_NC6s_v3'"},
     "k8s": {"params.k8s_claim": "'spadit'", "k8s.serviceAccount": "'nextflow'"},
@@ -94,7 +101,6 @@ def resolved(tmp_path_factory):
         (folder / f"{page}.config").write_text(own + site_config(page), encoding="utf-8")
         blocks.append(f"    site_{page} {{ includeConfig '{folder}/{page}.config' }}")
     given = "".join(f"params.{name} = '{value}'\n" for name, value in GIVEN.items())
-    # where conf/conda.config looks for the project
     (folder / "all.config").write_text(given + "profiles {\n" + "\n".join(blocks) + "\n}\n", encoding="utf-8")
     done = nextflow("-C", folder / "all.config", "config", ROOT, "-flat", "-show-profiles", cwd=folder, timeout=120, NXF_SYNTAX_PARSER="v2")
     assert done.returncode == 0, done.stdout
