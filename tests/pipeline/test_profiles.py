@@ -22,7 +22,8 @@ GPU = "process.'withLabel:process_gpu|process_method'.containerOptions"
 BY_SCHEDULER = "{ [slurm: '--gres=gpu:1', lsf: '-gpu num=1'][task.executor] ?: '' }"
 EXPECTED = {
     "docker": {
-        "docker.enabled": "true", "docker.runOptions": "'-u $(id -u):$(id -g) -e HOME=/tmp'", GPU: "{ task.accelerator ? '--gpus all' : '' }",
+        "docker.enabled": "true", "docker.runOptions": "'-u $(id -u):$(id -g) -e HOME=/tmp'",
+        GPU: "{ task.accelerator ? '--gpus all' : '' }",
     },
     "podman": {"podman.enabled": "true", "docker.enabled": "false", GPU: "{ task.accelerator ? '--device nvidia.com/gpu=all' : '' }"},
     "singularity": {"singularity.enabled": "true", "singularity.autoMounts": "true", GPU: "{ task.accelerator ? '--nv' : '' }"},
@@ -56,7 +57,8 @@ SITES = {
     "docker": {"docker.registry": "'registry.example.org/lab'"},
     "podman": {"podman.registry": "'registry.example.org/lab'", "podman.runOptions": "'--user 0:0 --ulimit nofile=65536'"},
     "singularity": {
-        "process.container": "'/shared/images/spadit-core.sif'", "process.'withName:RUN_PEER'.container": "'/shared/images/spadit-peers.sif'",
+        "process.container": "'/shared/images/spadit-core.sif'",
+        "process.'withName:RUN_PEER'.container": "'/shared/images/spadit-peers.sif'",
     },
     "apptainer": {"process.container": "'/shared/images/spadit-core.sif'", "apptainer.runOptions": "'--no-home'"},
     "charliecloud": {"charliecloud.cacheDir": "'/shared/images/charliecloud'"},
@@ -89,7 +91,7 @@ def site_config(page: str) -> str:
 
 @pytest.fixture(scope="module")
 def resolved(tmp_path_factory):
-    """Profile -> setting -> value, as Nextflow resolves it: of conf/ ('slurm') and of the pages ('site_slurm', the profile's file and the example)."""
+    """Profile -> setting -> value, as Nextflow resolves it: of conf/ ('slurm') and of the pages ('site_slurm': the profile, then the example)."""
     said = subprocess.run([*command(), "-version"], capture_output=True, text=True, timeout=120).stdout
     version = re.search(r"version (\d+)\.(\d+)", said)
     if not version or (int(version[1]), int(version[2])) < (25, 4):

@@ -1,5 +1,7 @@
 """Which device is found, and what is said where it won't do. GPUs are played here; a real one is for benchmarks/device_check.py."""
 
+import json
+import sys
 import types
 
 import pytest
@@ -59,3 +61,25 @@ def test_a_gpu_that_does_not_compute_is_a_problem(played_gpu, monkeypatch):
     monkeypatch.setattr(torch, "ones", broken)
     found = check_device("auto")
     assert "NVIDIA H200 is there but doesn't compute: CUDA error: no kernel image" in found.problem and "--device cpu" in found.remedy
+
+
+def test_the_collection_of_measurements_runs(root, tmp_path, monkeypatch, capsys):
+    """benchmarks/device_check.py, on the CPU, as small as it gets."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    import device_check
+
+    monkeypatch.setattr(sys, "argv", ["device_check.py", "--tiny", "--device", "cpu", "--output", str(tmp_path / "found.json")])
+    assert device_check.main() == 0, capsys.readouterr().out
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert found["device"]["device"] == "cpu" and {row["backend"] for row in found["attention"]} == {"math", "sdpa"}
+    assert found["determinism"]["bit_for_bit"] and found["agreement"]["agrees"] and found["imputing"]["values_per_second"] > 0
+    assert [row["precision"] for row in found["training"]] == ["32"]
+    assert "imputing" in capsys.readouterr().out
+
+
+def test_the_collection_says_what_is_wrong(root, tmp_path, monkeypatch, no_gpu, capsys):
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    import device_check
+
+    monkeypatch.setattr(sys, "argv", ["device_check.py", "--tiny", "--device", "cuda", "--output", str(tmp_path / "found.json")])
+    assert device_check.main() == 1 and "A GPU was asked for" in capsys.readouterr().out
