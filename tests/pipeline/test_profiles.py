@@ -91,7 +91,7 @@ def site_config(page: str) -> str:
 
 @pytest.fixture(scope="module")
 def resolved(tmp_path_factory):
-    """Profile -> setting -> value, as Nextflow resolves it: of conf/ ('slurm') and of the pages ('site_slurm': the profile, then the example)."""
+    """Profile -> setting -> value, as Nextflow resolves it: of conf/ ('slurm'), and of the pages ('site_slurm': profile, then example)."""
     said = subprocess.run([*command(), "-version"], capture_output=True, text=True, timeout=120).stdout
     version = re.search(r"version (\d+)\.(\d+)", said)
     if not version or (int(version[1]), int(version[2])) < (25, 4):
