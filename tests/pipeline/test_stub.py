@@ -51,7 +51,7 @@ def test_stub_run_then_resume(run):
     seconds = time.monotonic() - began
     assert first.returncode == 0, first.stdout
     print(f"stub run: {seconds:.0f} s")
-    cohort = {"CHECK_INPUTS": [""], "SUMMARIZE": ["cohort"], "MULTIQC": [""]}
+    cohort = {"CHECK_INPUTS": [""], "CHECK_DEVICE": [""], "SUMMARIZE": ["cohort"], "MULTIQC": [""]}
     per_slide = ["READ_SLIDE", "QC_SLIDE", "PAIR", "SPLIT", "TRAIN", "IMPUTE", "EVALUATE", "PLOT", "REPORT"]
     expected = {
         **cohort,
