@@ -72,12 +72,12 @@ SITES = {
     "lsf": {"process.queue": "'normal'", "executor.perJobMemLimit": "true"},
     "pbs": {"process.'withLabel:process_gpu'.clusterOptions": "'-A lab42 -l select=1:ncpus=6:mem=24gb:ngpus=1'"},
     "awsbatch": {
-        "params.aws_queue": "'spadit'", "process.'withLabel:process_gpu'.queue": "'spadit-gpu'",
+        "process.'withLabel:process_gpu'.queue": "'spadit-gpu'",
         "aws.batch.cliPath": "'/home/ec2-user/miniconda/bin/aws'",
     },
-    "googlebatch": {"google.batch.spot": "false", "params.google_project": "'my-project'"},
-    "azurebatch": {"params.azure_batch_account": "'lab'", "process.'withLabel:process_gpu'.machineType": "'Standard_NC6s_v3'"},
-    "k8s": {"params.k8s_claim": "'spadit'", "k8s.serviceAccount": "'nextflow'"},
+    "googlebatch": {"google.batch.spot": "false", "google.batch.network": "'projects/my-project/global/networks/lab'"},
+    "azurebatch": {"azure.registry.server": "'lab.azurecr.io'", "process.'withLabel:process_gpu'.machineType": "'Standard_NC6s_v3'"},
+    "k8s": {"k8s.serviceAccount": "'nextflow'"},
     "gpu": {"process.'withLabel:process_gpu'.queue": "'gpu'", "process.'withLabel:process_gpu'.maxForks": "1"},
     "offline": {"process.container": "'/shared/images/spadit-core.sif'"},
 }  # fmt: skip

@@ -118,7 +118,7 @@ def test_draws_are_samples_around_the_values_with_the_expected_error(pair, model
     assert (errors <= imputed.layers["sd"][0] * 1.01).all() and (errors > 0).all()
     np.testing.assert_array_equal(model.impute(genes, draws=1).layers["draw_1"], draws[0])
     alone = model.impute(genes[2:3], draws=1).layers["draw_1"]  # a gene's draws don't depend on what else is imputed
-    np.testing.assert_allclose(alone, draws[0][:, 2:3], atol=1e-5)
+    np.testing.assert_allclose(alone, draws[0][:, 2:3], atol=1e-3)
 
 
 def test_counts_are_brought_back_to_the_spots_total(pair, visible, model):
