@@ -283,19 +283,12 @@ def test_token_imputes_the_mean_over_both_ways_of_cutting(monkeypatch):
     np.testing.assert_allclose(np.mean(parts, 0), both, atol=1e-5)
 
 
-<<<<<<< HEAD
-def test_draws_differ_by_their_noise():
-    mode = token()
-    (network,), (maps, scalars) = lively(mode, 1), inputs(mode)
-    first, again, other = (mode.draw(network, maps, scalars, np.random.default_rng(seed).normal(size=(80, 6))) for seed in (1, 1, 2))
-=======
 def test_draws_differ_by_noise():
     mode = token()
     (network,), (maps, scalars) = lively(mode, 1), inputs(mode)
     first, again, other = (
         mode.draw(network, maps, scalars, np.random.default_rng(seed).normal(size=(80, 6)).astype(np.float32)) for seed in (1, 1, 2)
     )
->>>>>>> main
     assert first.shape == (80, 6)
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other, atol=1e-3) and np.isfinite(other).all()
