@@ -1,6 +1,6 @@
 """Does every locked package of this image load, in the locked version? Prints what it found as JSON; exit code 1 when something is wrong.
 
-It reads the requirement files that the image was made from, which lie beside it. It needs neither network nor root, and writes to /tmp only.
+It reads the requirement files that the image was made from, which lie beside it. It needs neither network nor root and writes to /tmp only.
 """
 
 import contextlib
