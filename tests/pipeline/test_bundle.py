@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 # What CHECK_INPUTS imports. The whole lock is 3.5 GB to fetch and minutes to install: here only the way is walked, by a copy of the
 # project that asks for less
 NEEDED = ("attrs", "jsonschema", "jsonschema-specifications", "pyyaml", "referencing", "rpds-py", "typing-extensions")
-NEEDED_BY_PEERS = ("absl-py", "docrep", "six")  # docrep comes as a source archive
+NEEDED_BY_PEERS = ("absl-py", "docrep")  # docrep comes as a source archive
 
 
 def reduced(text: str, kept: tuple[str, ...]) -> str:
