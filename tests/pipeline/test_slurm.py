@@ -124,10 +124,14 @@ def slurm(tmp_path_factory):
         return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in sorted(folder.glob("*.out")))
 
     started = []
+    # they also end when pytest itself is killed
+    tied = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
     try:
         for name, command in (("munged", munged), ("slurmctld", ["slurmctld", "-D", "-c"]), ("slurmd", ["slurmd", "-D", "-c"])):
             with open(folder / f"{name}.out", "w") as stream:
-                started.append(subprocess.Popen(command, env=variables, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT))
+                started.append(
+                    subprocess.Popen([*tied, *command], env=variables, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT)
+                )
             end = time.monotonic() + 20
             while name == "munged" and not (folder / "munge.sock").exists() and time.monotonic() < end:
                 time.sleep(0.1)
