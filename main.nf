@@ -4,6 +4,7 @@
 //
 
 include { SPADIT } from './workflows/spadit'
+include { leave_outputs ; take_outputs } from './subworkflows/local/outputs/main'
 include { completion_text ; help_text ; slides_text } from './subworkflows/local/messages/main'
 
 workflow {
@@ -23,6 +24,7 @@ workflow {
             error("The samplesheet '${params.input}' is ${sheet.exists() ? 'not a file' : 'not there'}: check --input (CSV, TSV, YAML or JSON; columns sample, st, sc).")
         }
 
+        take_outputs(params.outdir)
         SPADIT(sheet, params)
 
         def result = [:]
@@ -33,6 +35,7 @@ workflow {
             }
         }
         workflow.onComplete = {
+            leave_outputs(params.outdir, workflow.success, workflow.manifest.version)
             if (result.slides) {
                 log.info(completion_text(result.slides, "${params.outdir}/multiqc/multiqc_report.html", workflow.success, params.monochrome_logs))
             }

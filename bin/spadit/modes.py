@@ -258,9 +258,7 @@ class Token:
     def draw(self, network: nn.Module, maps: np.ndarray, scalars: np.ndarray, seed: int) -> np.ndarray:
         """One sample of what is added, (spots, genes), by DDIM from Gaussian noise."""
         generator = torch.Generator().manual_seed(seed)
-        return self._run(
-            [network], tensor(maps), tensor(scalars), self.place, self.windows[:1], generator
-        )
+        return self._run([network], tensor(maps), tensor(scalars), self.place, self.windows[:1], generator)
 
     @torch.no_grad()
     def _run(
@@ -325,6 +323,8 @@ class FittedMode:
     n_steps: int
     score: float
     curve: list[dict]
+    n_lowered: int = 0
+    """Times a learning rate was lowered because a loss had diverged, over all its networks."""
 
 
 def fit_mode(
@@ -336,6 +336,7 @@ def fit_mode(
     start: dict | None = None,
     checkpoint: Path | None = None,
     report: Callable[[dict], None] | None = None,
+    names: Sequence[str] | None = None,
 ) -> FittedMode:
     """Train a mode's networks.
 
@@ -350,6 +351,8 @@ def fit_mode(
         Train for this long instead of choosing.
     start
         Weights to start from, of a network trained elsewhere.
+    names
+        Of the genes, for messages.
     """
     s = mode.settings
     order = np.random.default_rng(seed).permutation(n_genes)
@@ -357,6 +360,7 @@ def fit_mode(
     crossfitted = np.zeros((len(rows), n_genes), dtype=np.float32)
     curve: list[dict] = []
     steps, scores = [], []
+    lowered: list[int] = []
 
     def run(stage: str, number: int, genes: np.ndarray, limit: int, score: Callable[[nn.Module], float] | None) -> Trained:
         def tell(entry: dict) -> None:
@@ -367,9 +371,12 @@ def fit_mode(
         if start:
             network.load_state_dict(start)
         folder = checkpoint / mode.name / f"{stage}_{number}" if checkpoint else None
+        samples = mode.samples(genes)
+        samples.names = [names[i] for i in genes] if names is not None else None
         trained = train_network(
-            network, mode.samples(genes), s.training(mode.name), limit, seed + number, mode.device, score, folder, tell, s.n_devices
+            network, samples, s.training(mode.name), limit, seed + number, mode.device, score, folder, tell, s.n_devices
         )
+        lowered.extend(trained.lowered)
         curve.extend({"mode": mode.name, "stage": stage, "network": number, **entry} for entry in trained.curve)
         return trained
 
@@ -383,4 +390,4 @@ def fit_mode(
     if n_steps is None:
         n_steps = max(s.validate_every, int(np.median(steps))) if steps else s.max_steps // 4
     networks = [run("final", i, np.arange(n_genes), n_steps, None).network for i in range(s.n_models)]
-    return FittedMode(networks, crossfitted, n_steps, float(np.mean(scores)) if scores else float("nan"), curve)
+    return FittedMode(networks, crossfitted, n_steps, float(np.mean(scores)) if scores else float("nan"), curve, len(lowered))

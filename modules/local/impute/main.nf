@@ -2,7 +2,7 @@ process IMPUTE {
     tag "${meta.id}"
     label 'process_medium'
     label 'process_gpu'
-    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, pattern: '*.{h5ad,json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
+    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: '*.{h5ad,json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
 
     input:
     tuple val(meta), path(slide), path(reference), path(split), path(model), path(training)
@@ -28,6 +28,7 @@ process IMPUTE {
         --model ${model} \\
         --training ${training} \\
         --device ${device} \\
+        --checkpoint "\${NXF_TASK_WORKDIR:-\$PWD}/../../checkpoints/${meta.id}" \\
         ${args} \\
         --output '${meta.id}.imputed.h5ad'
     """

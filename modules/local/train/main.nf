@@ -2,7 +2,7 @@ process TRAIN {
     tag "${meta.id}"
     label 'process_medium'
     label 'process_gpu'
-    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, pattern: '*.{model,csv,json}', saveAs: { name -> name.endsWith('.model') ? 'model' : "facts/${name}" }
+    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: '*.{model,csv,json}', saveAs: { name -> name.endsWith('.model') ? 'model' : "facts/${name}" }
 
     input:
     tuple val(meta), path(slide), path(reference), path(split), path(trained, stageAs: 'trained/*')
@@ -19,7 +19,7 @@ process TRAIN {
 
     script:
     def args = task.ext.args ?: ''
-    // Checkpoints lie beside the tasks' work directories, since a retry gets a new one
+    // Checkpoints lie beside the tasks' work directories, since a retry gets a new one; IMPUTE removes them, when the models were safely handed on
     def begin = start ? '--start start' : ''
     def device = task.accelerator ? 'cuda' : task.ext.device ?: 'auto'
     """
