@@ -71,11 +71,7 @@ def verify(outdir: str | Path, manifest: dict | None = None) -> dict[str, list[s
             missing.append(name)
         elif path.stat().st_size != facts["size"] or sha256(path) != facts["sha256"]:
             changed.append(name)
-    found = [
-        path.relative_to(outdir).as_posix()
-        for folder in manifest["folders"]
-        for path in _files_below(outdir / folder)
-    ]  # fmt: skip
+    found = [path.relative_to(outdir).as_posix() for folder in manifest["folders"] for path in _files_below(outdir / folder)]
     unlisted = [name for name in found if name not in manifest["files"] and not name.startswith(UNLISTED)]
     return {"missing": sorted(missing), "changed": sorted(changed), "unlisted": sorted(unlisted)}
 
