@@ -45,7 +45,8 @@ CHECKPOINT_FILES = ("state_0.safetensors", "state_1.safetensors")
 """Written in turn, so that the one before is whole whatever happens to the newest."""
 CHECKPOINT_VERSION = 2
 RUNAWAY = 10.0
-"""A training whose loss is this many times what it was at first has diverged."""
+"""A training whose loss is this many times what it was at first, and of 1, has diverged: what is learned is standardised, so that a network
+that says nothing has a loss of about 1."""
 SLOWER = 0.25
 """What the learning rate is multiplied by then."""
 MAX_LOWERED = 3
@@ -173,6 +174,7 @@ class Training(lightning.LightningModule):
         self.step, self.finished = 0, False
         self.losses: list[Tensor] = []  # of the steps since the last entry of the curve
         self.batches: list[Tensor] = []  # the genes of each, known since this process began; not part of the state
+        self.first_loss: float | None = None
         self.lowered: list[int] = []
         self.curve: list[dict] = []
         self.best: dict[str, Tensor] = {}
@@ -327,9 +329,10 @@ class Training(lightning.LightningModule):
             raise Diverged(f"The loss is no longer a number at step {step}{self.named(batch)}.", remedy)
         if not all(bool(part.isfinite().all()) for part in self.average.parameters()):
             raise Diverged(f"The loss is no longer a number at step {self.step}: the weights aren't.", remedy)
-        first = self.curve[0]["train_loss"] if self.curve else float("inf")
-        if len(losses) >= self.settings.validate_every and float(losses.mean()) > RUNAWAY * max(first, 1e-3):
-            raise Diverged(f"The loss at step {self.step}, {float(losses.mean()):.3g}, is far above the {first:.3g} at first"
+        if self.first_loss is None and len(losses):
+            self.first_loss = float(losses[0])
+        if len(losses) >= self.settings.validate_every and float(losses.mean()) > RUNAWAY * max(self.first_loss, 1):
+            raise Diverged(f"The loss at step {self.step}, {float(losses.mean()):.3g}, is far above the {self.first_loss:.3g} at first"
                            f"{self.named(self.batches[-1]) if self.batches else ''}.", remedy)
         return losses
 
@@ -387,7 +390,7 @@ class Training(lightning.LightningModule):
                 tensors.update({f"optimiser.{i}.{key}": value for key, value in state.items()})
         tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
         facts = {"fingerprint": self.fingerprint(), "step": self.step, "finished": self.finished, "curve": list(self.curve),
-                 "best_step": self.best_step, "best_score": self.best_score, "lowered": list(self.lowered)}
+                 "best_step": self.best_step, "best_score": self.best_score, "lowered": list(self.lowered), "first_loss": self.first_loss}
         return tensors, facts
 
     def keep(self) -> None:
@@ -454,7 +457,7 @@ class Training(lightning.LightningModule):
             self.optimiser_state.setdefault(int(i), {})[key] = value
         self.generator.set_state(tensors["generator"])
         self.order, self.losses, self.batches = tensors["order"], list(tensors["losses"]), []
-        for name in ("step", "finished", "best_step", "best_score"):
+        for name in ("step", "finished", "best_step", "best_score", "first_loss"):
             setattr(self, name, facts[name])
         self.curve, self.lowered = list(facts["curve"]), list(facts["lowered"])
 
