@@ -286,7 +286,7 @@ def test_blend_sentence_speaks_of_the_delivery_or_the_evaluation_fit(blends, sai
 
 
 def test_a_training_that_was_slowed_down_is_told():
-    told = training("s", [{"coarse": 1.0}], ("token",), "default")
+    told = training("s", {"delivery": {"coarse": 1.0}}, ("token",), "default")
     assert words.lowered_sentence(told) == ""
     told.fits[0]["n_lowered"] = 2
     assert words.lowered_sentence(told).startswith("Training was unstable: 2 times a loss ran away")
