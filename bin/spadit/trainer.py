@@ -331,10 +331,14 @@ class Training(lightning.LightningModule):
             raise Diverged(f"The loss is no longer a number at step {self.step}: the weights aren't.", remedy)
         if self.first_loss is None and len(losses):
             self.first_loss = float(losses[0])
-        if len(losses) >= self.settings.validate_every and float(losses.mean()) > RUNAWAY * max(self.first_loss, 1):
+        if len(losses) >= self.settings.validate_every and float(losses.mean()) > self.limit():
             raise Diverged(f"The loss at step {self.step}, {float(losses.mean()):.3g}, is far above the {self.first_loss:.3g} at first"
                            f"{self.named(self.batches[-1]) if self.batches else ''}.", remedy)
         return losses
+
+    def limit(self) -> float:
+        """The loss from which on a training has diverged."""
+        return RUNAWAY * max(self.first_loss or 0, 1)
 
     def named(self, batch: Tensor) -> str:
         """The genes of a batch, in words."""
@@ -396,7 +400,7 @@ class Training(lightning.LightningModule):
     def keep(self) -> None:
         """Take this state for good, if its losses are: into memory, and onto the disk where there is a place for it."""
         losses = self.checked_losses()
-        if self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and not bool((losses > self.limit()).any()):  # it may be on its way to diverge
             self.good = self.state(losses)
             self.save()
 
