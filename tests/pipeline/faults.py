@@ -71,7 +71,8 @@ def shims(folder: Path, plan: dict) -> Path:
 
 
 def slides(folder: Path, names: list[str], make_slide, make_reference) -> Path:
-    """Small slides that share a reference, and a sheet of them. A name gives the same slide in every folder."""
+    """Small slides that share a reference, and a sheet of them, in ``folder/data``. A name gives the same slide in every folder."""
+    folder = folder / "data"  # a reference's id has the name of its folder in it
     folder.mkdir(parents=True, exist_ok=True)
     make_reference(80, 40, seed=1).write_h5ad(folder / "reference.h5ad")
     for name in names:

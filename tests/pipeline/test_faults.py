@@ -145,7 +145,7 @@ def test_a_full_disk_under_a_task_is_tried_again_and_leaves_no_half_file(tmp_pat
     slides(tmp_path, ["a"], make_slide, make_reference)
     with tmpfs(tmp_path / "task", "12k") as task:
         done = subprocess.run(
-            [ROOT / "bin/spadit_read.py", "--id", "a", "--input", tmp_path / "a.h5ad", "--output", task / "a.h5ad"],
+            [ROOT / "bin/spadit_read.py", "--id", "a", "--input", tmp_path / "data/a.h5ad", "--output", task / "a.h5ad"],
             env=environment(tmp_path), capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         left = list(task.iterdir())

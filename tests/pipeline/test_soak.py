@@ -70,7 +70,7 @@ def size(folder: Path) -> float:
 
 def test_soak(tmp_path, make_slide, make_reference):
     names = [f"s{i:02}" for i in range(N_SLIDES)]
-    sheet = slides(tmp_path / "data", names, make_slide, make_reference)
+    sheet = slides(tmp_path, names, make_slide, make_reference)
     arguments = ("run", ROOT, "--input", sheet, "--outdir", "out", *SMALL)
     quiet = nextflow(*arguments, cwd=tmp_path / "undisturbed", timeout=SECONDS)
     assert quiet.returncode == 0, quiet.stdout
