@@ -365,8 +365,10 @@ def test_killed_at_20_random_moments_it_loses_no_more_than_the_interval_and_ends
         done.value = 0
         child = os.fork()
         if child == 0:
-            train(n_steps, net=Net(before=count), checkpoint=tmp_path, **more)
-            os._exit(0)
+            try:
+                train(n_steps, net=Net(before=count), checkpoint=tmp_path, **more)
+            finally:
+                os._exit(0)  # whatever came: this copy of pytest must not go on
         limit = time.monotonic() + 30
         while begun + done.value < target and time.monotonic() < limit:
             time.sleep(0.0002)
