@@ -4,6 +4,8 @@
 //
 
 include { SPADIT } from './workflows/spadit'
+include { leave_outputs ; take_outputs } from './subworkflows/local/outputs/main'
+include { completion_text ; help_text ; slides_text } from './subworkflows/local/messages/main'
 include { cloud_problems ; completion_text ; help_text ; slides_text } from './subworkflows/local/messages/main'
 
 workflow {
@@ -28,6 +30,7 @@ workflow {
             error("The profile can't run like this:\n" + problems.collect { problem -> "  - ${problem}" }.join('\n'))
         }
 
+        take_outputs(params.outdir)
         SPADIT(sheet, params)
 
         def result = [:]
@@ -38,6 +41,7 @@ workflow {
             }
         }
         workflow.onComplete = {
+            leave_outputs(params.outdir, workflow.success, workflow.manifest.version)
             if (result.slides) {
                 log.info(completion_text(result.slides, "${params.outdir}/multiqc/multiqc_report.html", workflow.success, params.monochrome_logs))
             }

@@ -187,7 +187,7 @@ class SpaDiT:
             else:
                 mode.data(self._spots.y, np.asarray(self._counts.todense() == 0), self._views[0][self._whole_cells])
             folder = Path(checkpoint) if checkpoint else None
-            self._fitted[name] = fit_mode(mode, n_genes, rows, self.seed, n_steps, first, folder, report)
+            self._fitted[name] = fit_mode(mode, n_genes, rows, self.seed, n_steps, first, folder, report, self.genes)
             parts[name] = self._fitted[name].crossfitted
             seconds[name] = time.perf_counter() - clock
 
@@ -378,7 +378,7 @@ class SpaDiT:
     @property
     def facts(self) -> dict:
         """Of the fit: n_visible, best_step (per mode), validation_pcc (median PCC of visible genes, imputed as if hidden), blend (weight of
-        each part), seconds (per part), n_weights."""
+        each part), seconds (per part), n_lowered (times a learning rate was lowered because a loss had diverged), n_weights."""
         fitted = self._fitted.values()
         return {
             "n_visible": len(self.genes),
@@ -387,6 +387,7 @@ class SpaDiT:
             "blend": self.blend,
             "seconds": self.seconds["total"],
             "seconds_per_part": self.seconds,
+            "n_lowered": sum(f.n_lowered for f in fitted),
             "n_weights": sum(p.numel() for f in fitted for network in f.networks for p in network.parameters()),
         }
 

@@ -268,11 +268,14 @@ class Training(Contract):
     """One per fit (evaluation, fold_0 ..., delivery): name; n_visible (genes); best_step (mode, 'token' or 'whole_slide' -> steps its final
     networks were trained for; a mode that was left out is absent); validation_pcc (median PCC of the visible genes, each imputed as if
     hidden); blend (part, 'coarse' or a mode -> weight; {'coarse': 1.0} when the networks added nothing); seconds; seconds_per_part
-    ('coarse', each mode, 'trust', 'total'); n_weights (of all its final networks)."""
+    ('coarse', each mode, 'trust', 'total'); n_lowered (times a learning rate was lowered because a loss
+    had diverged); n_weights (of all its final networks)."""
     seconds: float
     """From the first fit's start to the last one's end; less than the fits' sum where they ran side by side."""
     n_weights: int
     """Of all final networks of the last fit."""
+    checkpoint: str = ""
+    """Name of the folder of its checkpoints, a checksum of its inputs and parameters."""
 
 
 @dataclasses.dataclass

@@ -10,12 +10,13 @@ Every measured gene is imputed by a model that never saw it, so that all columns
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import multiprocessing
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -30,7 +31,7 @@ from anndata.io import write_elem
 from spadit import __version__
 from spadit.api import SpaDiT, choose_device
 from spadit.contracts import Split, Training
-from spadit.errors import InputError
+from spadit.errors import InputError, TrainingError
 from spadit.preprocess import log_normalise
 from spadit.reference import Reference
 
@@ -84,7 +85,7 @@ def train(
     start
         Folder of a saved model whose token network the trainings start from.
     checkpoint
-        Folder that outlives the task: a training that was killed goes on from there. It is removed when all is done.
+        Folder that outlives the task: a training that was killed goes on from there. The caller removes it once the models are safe.
 
     Returns
     -------
@@ -119,9 +120,6 @@ def train(
     else:
         for plan in plans:
             keep(plan, fit_plan(plan, slide[:, plan.visible], *common))
-    if checkpoint:
-        shutil.rmtree(checkpoint, ignore_errors=True)
-
     facts = [results[plan.name][0] for plan in plans]
     training = Training(
         sample=split.sample,
@@ -168,6 +166,21 @@ def fit_plan(
     curve = model.curve.rename(columns={"validation_score": "validation_pcc"})
     curve.insert(0, "fit", plan.name)
     return {"name": plan.name, **model.facts}, curve
+
+
+def training_key(files: Sequence[str | Path], parameters: dict) -> str:
+    """Names the checkpoints of one training: a checksum of its input files (of folders, all files in them) and parameters.
+
+    Another input, parameter or revision has another name, so no checkpoint is ever taken up that isn't this training's.
+    """
+    key = hashlib.sha256(json.dumps([__version__, parameters], sort_keys=True).encode())
+    for path in map(Path, files):
+        for part in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else (path,):
+            with open(part, "rb") as stream:
+                for block in iter(lambda: stream.read(1 << 20), b""):  # noqa: B023 - read at once
+                    key.update(block)
+            key.update(b"\0")
+    return key.hexdigest()[:16]
 
 
 def reuse(folder: str | Path, split: Split, directory: str | Path) -> None:
@@ -257,6 +270,7 @@ def impute(
             for table, arrays in model.impute_blocks(plan.imputes, draws, counts):
                 columns = np.array([position[gene] for gene in table.index])
                 for name, values in arrays.items():
+                    check_numbers(values, table.index, plan.name)
                     _write(sets[name], columns, values)
                 for name in table:
                     var.loc[table.index, name] = table[name]
@@ -265,6 +279,22 @@ def impute(
                     report(done, len(genes))
         del file["var"]
         write_elem(file, "var", var)
+
+
+def check_numbers(values: np.ndarray, genes: Sequence[str], model: str) -> None:
+    """Refuse imputed values, (spots, genes), that are no numbers: nobody downstream would notice them.
+
+    Raises
+    ------
+    TrainingError
+        Naming the genes.
+    """
+    broken = [str(gene) for gene, fine in zip(genes, np.isfinite(values).all(0), strict=True) if not fine]
+    if broken:
+        raise TrainingError(
+            f"The model '{model}' imputes values that are no numbers, for {len(broken)} genes, e.g. {', '.join(broken[:5])}.",
+            "Look for extreme values of these genes in the slide and the reference, and train again.",
+        )
 
 
 def _dataset(file: h5py.File, name: str, shape: tuple[int, int]) -> h5py.Dataset:

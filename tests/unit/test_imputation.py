@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 from spadit import __version__, api, imputation
 from spadit.api import SpaDiT
 from spadit.contracts import Split, Training
-from spadit.errors import InputError
-from spadit.imputation import FitPlan, fit_plan, impute, plan_fits, reuse, source, train
+from spadit.errors import InputError, TrainingError
+from spadit.imputation import FitPlan, fit_plan, impute, plan_fits, reuse, source, train, training_key
 from spadit.preprocess import log_normalise
 from spadit.split import split_genes
 from spadit.uncertainty import CLASSES
@@ -111,7 +111,7 @@ class Killed(BaseException):
     pass
 
 
-def test_a_killed_training_goes_on_and_leaves_no_checkpoint(pair, trained, tiny, tmp_path):
+def test_a_killed_training_goes_on_from_its_checkpoints(pair, trained, tiny, tmp_path):
     def until(facts, done, total):
         if done == 2:
             raise Killed
@@ -124,7 +124,39 @@ def test_a_killed_training_goes_on_and_leaves_no_checkpoint(pair, trained, tiny,
     for plan in plan_fits(pair[2]):
         files = [folder / plan.name / "weights.safetensors" for folder in (tmp_path / "b", trained[0])]
         assert files[0].read_bytes() == files[1].read_bytes()
-    assert not checkpoint.exists()
+    assert checkpoint.exists()  # its caller removes it, when the models are safe
+
+
+def test_checkpoints_are_named_by_inputs_and_parameters(tmp_path):
+    for name in ("slide", "reference", "other"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "weights").write_text("1")
+    slide, reference, other, start = (tmp_path / name for name in ("slide", "reference", "other", "start"))
+    keys = [
+        training_key(files, parameters)
+        for files, parameters in (
+            ([slide, reference], {"seed": 0}), ([other, reference], {"seed": 0}), ([slide, other], {"seed": 0}),
+            ([slide, reference], {"seed": 1}), ([slide, reference, start], {"seed": 0}),
+        )
+    ]  # fmt: skip
+    assert len(set(keys)) == 5 and keys[0] == training_key([slide, reference], {"seed": 0})
+    (tmp_path / "start" / "weights").write_text("2")
+    assert training_key([slide, reference, start], {"seed": 0}) not in keys
+
+
+def test_values_that_are_no_numbers_are_not_written(pair, trained, tmp_path, monkeypatch):
+    made = api.SpaDiT._impute_some
+
+    def spoiled(self, genes, *rest):
+        table, arrays = made(self, genes, *rest)
+        arrays["sd"] = np.array(arrays["sd"])
+        arrays["sd"][3, 0] = np.inf
+        return table, arrays
+
+    monkeypatch.setattr(api.SpaDiT, "_impute_some", spoiled)
+    with pytest.raises(TrainingError, match="The model 'evaluation' imputes values that are no numbers, for 1 genes"):
+        impute(*pair, trained[0], tmp_path / "imputed.h5ad", trained[1], "cpu")
 
 
 def test_training_starts_from_another_model(pair, trained, tiny, tmp_path):

@@ -285,6 +285,13 @@ def test_blend_sentence_speaks_of_the_delivery_or_the_evaluation_fit(blends, sai
     assert sentence.startswith(said) and bool(sentence) == bool(said)
 
 
+def test_a_training_that_was_slowed_down_is_told():
+    told = training("s", {"delivery": {"coarse": 1.0}}, ("token",), "default")
+    assert words.lowered_sentence(told) == ""
+    told.fits[0]["n_lowered"] = 2
+    assert words.lowered_sentence(told).startswith("Training was unstable: 2 times a loss ran away")
+
+
 def test_blend_in_words():
     assert words.blend({"whole_slide": 0.24, "coarse": 0.76}) == "0.76 coarse + 0.24 whole-slide"
     assert words.blend({"coarse": 1.0}) == "coarse alone"

@@ -320,6 +320,7 @@ def _context(facts: SlideFacts) -> dict:
         "platform": "" if platform == "h5ad" else platform,  # a file format says nothing about the technology
         "training": facts.training,
         "blend_sentence": words.blend_sentence(facts.training),
+        "lowered_sentence": words.lowered_sentence(facts.training),
         "left_out_sentence": words.left_out_sentence(facts.training),
         "has_coarse": any("coarse" in fit["blend"] for fit in facts.training.fits),
         "modes": [mode for mode in words.MODES if any(mode in fit["best_step"] for fit in facts.training.fits)],

@@ -1,7 +1,7 @@
 process REPORT {
     tag "${meta.id}"
     label 'process_single'
-    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, pattern: '*.{html,json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
+    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: '*.{html,json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
 
     input:
     tuple val(meta), path(imputed), path(metrics), path(qc_slide, stageAs: 'slide/*'), path(qc_reference, stageAs: 'reference/*'), path(pairing), path(split), path(training), path(evaluation), path(curves), path(plots), path(benchmark, stageAs: 'benchmark/*')
