@@ -50,8 +50,9 @@ def run(step: str, arguments: argparse.Namespace, work: Callable[[argparse.Names
     except MemoryError:
         print(f"{arguments.id}: step {step} ran out of memory.", file=sys.stderr)
         return OUT_OF_MEMORY
-    except OSError:
-        traceback.print_exc()
+    except OSError as error:
+        print(f"{arguments.id}: step {step}: the disk or the network failed: {error}", file=sys.stderr)
+        logging.debug("Where:", exc_info=True)
         return 1
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
