@@ -4,7 +4,7 @@
 //
 
 include { SPADIT } from './workflows/spadit'
-include { completion_text ; help_text ; slides_text } from './subworkflows/local/messages/main'
+include { completion_text ; help_text ; place_problem ; slides_text } from './subworkflows/local/messages/main'
 
 workflow {
     main:
@@ -17,6 +17,13 @@ workflow {
     else {
         if (!params.input || params.input == true) {
             error("No samplesheet: name one with --input (CSV, TSV, YAML or JSON; columns sample, st, sc). --help lists all parameters.")
+        }
+        // The sheets go to a task before anything is checked
+        ['input', 'predictions'].each { name ->
+            def problem = place_problem(params[name])
+            if (problem) {
+                error("Parameter --${name} ${problem}.")
+            }
         }
         def sheet = file(params.input, glob: false)
         if (!sheet.isFile() && !sheet.toUriString().contains('://')) {

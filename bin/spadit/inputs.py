@@ -385,7 +385,8 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict:
 
 
 def _refuse_twice(name: str, columns: list[str]) -> None:
-    twice = next((c for i, c in enumerate(columns) if c in columns[:i]), None)
+    seen: set[str] = set()
+    twice = next((c for c in columns if c in seen or seen.add(c)), None)
     if twice is not None:
         raise InputError(f"{name + ': ' if name else ''}column '{_shown(twice)}' occurs twice.", "Keep one of them.")
 
@@ -544,10 +545,11 @@ def _place_problem(name: str, value: Any, form: str) -> str | None:
     if not isinstance(value, str) or not value or form not in ("file-path", "directory-path"):
         return None
     problem = _path_problem(value if form == "file-path" else value.rstrip("/") or "/")
-    # no shell sees the name of the results' folder: what has a meaning there is allowed
-    if problem and not (name == "outdir" and "shell" in problem):
-        return f"'{_shown(value)}' {problem}"
-    return None
+    if problem and "shell" in problem and name in ("input", "predictions"):  # only the name of a sheet is seen by a shell
+        problem = _path_problem(value.rsplit("/", 1)[-1])
+    elif problem and "shell" in problem and name == "outdir":  # and nothing of the results' folder
+        problem = None
+    return f"'{_shown(value)}' {problem}" if problem else None
 
 
 def _as_typed(value: Any, types: list[str]) -> Any:

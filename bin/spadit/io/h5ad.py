@@ -224,8 +224,11 @@ def _values(element: h5py.Group | h5py.Dataset, path: Path, label: str, n_obs: i
     shape = tuple(element.shape) if isinstance(element, h5py.Dataset) else None
     if shape is not None and len(shape) == 2 and shape == (n_obs, n_vars) and element.dtype.kind in "fiub":
         rows = max(1, DENSE_BLOCK // max(1, n_vars))
+        plain = np.dtype(np.float32) if element.dtype.itemsize == 2 and element.dtype.kind == "f" else element.dtype.newbyteorder("=")
         try:
-            matrix = sp.vstack([sp.csr_matrix(element[i : i + rows]) for i in range(0, n_obs, rows)], format="csr")
+            matrix = sp.vstack(
+                [sp.csr_matrix(element[i : i + rows].astype(plain, copy=False)) for i in range(0, n_obs, rows)], format="csr"
+            )
         except OSError as error:
             raise InputError(f"{path.name}: {label} can't be read: {error}.", "Copy or download the file again.") from error
     elif shape is not None and shape != (n_obs, n_vars):
@@ -265,6 +268,8 @@ def _check_sparse(element: h5py.Group | h5py.Dataset, path: Path, label: str, n_
     if shape != (n_obs, n_vars):
         raise _wrong_shape(path, label, shape, n_obs, n_vars)
     n_values, n_indices, n_pointers = (len(part) for part in parts)
+    if parts[1].dtype.kind not in "iu" or parts[2].dtype.kind not in "iu":
+        raise InputError(f"{path.name}: {label} is damaged: its indices are no whole numbers.", "Copy the file or write it again.")
     if n_values != n_indices or n_pointers not in (n_obs + 1, n_vars + 1):
         raise InputError(
             f"{path.name}: {label} is damaged: {n_values} values, {n_indices} indices and {n_pointers} row starts don't go together.",
