@@ -67,7 +67,8 @@ def test_no_pickle_no_eval_no_shell(root):
     "code",
     [
         "import pickle", "from joblib import load", "eval('1')", "torch.load(p)", "torch.load(p, weights_only=False)",
-        "yaml.load(t, yaml.Loader)", "subprocess.run(c, shell=True)", "np.load(p, allow_pickle=True)", "tempfile.mktemp()", "df.to_pickle(p)", "archive.extractall(p)",
+        "yaml.load(t, yaml.Loader)", "subprocess.run(c, shell=True)", "np.load(p, allow_pickle=True)",
+        "tempfile.mktemp()", "df.to_pickle(p)", "archive.extractall(p)",
     ],
 )  # fmt: skip
 def test_the_scan_finds_it(code):
