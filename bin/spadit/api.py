@@ -515,7 +515,10 @@ def read_model(directory: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
             )
         if path.is_symlink() and not path.resolve().is_relative_to(directory.resolve()):
             raise InputError(f"{directory}/{path.name} is a link to a file elsewhere, which is not followed.", "Copy the model itself.")
-    content = read_json(description, "a model", remedy="Copy or train the model again.")
+    try:
+        content = read_json(description, "a model", remedy="Copy or train the model again.")
+    except InputError as error:
+        raise InputError(f"{directory} does not hold a SpaDiT model: {error.message}", error.remedy) from error
     if not isinstance(content, dict) or content.get("kind") != "spadit_model" or content.get("version") != FORMAT_VERSION:
         raise InputError(f"{directory}/model.json is of another kind or version than this revision reads ({FORMAT_VERSION}).")
     wrong = [name for name, kind in CONTENT.items() if not isinstance(content.get(name), kind) or isinstance(content[name], bool)]

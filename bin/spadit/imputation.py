@@ -183,7 +183,10 @@ def reuse(folder: str | Path, split: Split, directory: str | Path) -> None:
         remedy = "Give the folder 'model' of a slide of an earlier run."
         if not (source / "model.json").is_file():
             raise InputError(f"There is no model '{plan.name}' in {folder}.", remedy)
-        genes = read_model(source)[0]["genes"]
+        try:
+            genes = read_model(source)[0]["genes"]
+        except InputError as error:
+            raise InputError(f"There is no model '{plan.name}' in {folder} that can be used: {error.message}", remedy) from error
         if sorted(genes) != sorted(plan.visible):
             raise InputError(
                 f"The model '{plan.name}' in {folder} saw other genes than this run's split lets it see.",
