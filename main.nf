@@ -18,8 +18,8 @@ workflow {
         if (!params.input || params.input == true) {
             error("No samplesheet: name one with --input (CSV, TSV, YAML or JSON; columns sample, st, sc). --help lists all parameters.")
         }
-        // The sheets go to a task before anything is checked
-        ['input', 'predictions'].each { name ->
+        // These are looked for, or handed to a task, before anything is checked
+        ['input', 'predictions', 'folds', 'model', 'start_model', 'multiqc_config'].each { name ->
             def problem = place_problem(params[name])
             if (problem) {
                 error("Parameter --${name} ${problem}.")

@@ -33,7 +33,7 @@ workflow SPADIT {
         PAIR.out.pair,
         SPLIT.out.split,
         all_params.model,
-        all_params.start_model ? file(all_params.start_model, checkIfExists: true) : [],
+        all_params.start_model ? file(all_params.start_model) : [],
     )
 
     ch_compared = channel.empty()

@@ -50,7 +50,7 @@ def checked_inputs(inputs, sheet, all_params) {
     def missing_predictions = inputs.predictions
         .findAll { row -> row.path && !reachable(resolved(row.path, file(all_params.predictions))) }
         .collect { row -> "Predictions, ${row.where.toLowerCase()}, column 'path': there is no file '${masked(row.path, '')}'; expected is a path relative to the sheet of predictions, an absolute path or a URL." }
-    def missing_files = ['folds', 'predictions']
+    def missing_files = ['folds', 'predictions', 'start_model', 'multiqc_config']
         .findAll { name -> all_params[name] instanceof CharSequence && !all_params[name].toString().isInteger() && !present(all_params[name]) }
         .collect { name -> "Parameter --${name}: there is no file '${masked(all_params[name], '')}'." }
     def problems = inputs.errors + missing + missing_predictions + missing_files + clashing_batches(inputs.slides, sheet)

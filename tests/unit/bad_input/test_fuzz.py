@@ -93,7 +93,7 @@ def check_damaged(path, slide, session_step):
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=120, **QUICK)
+@settings(max_examples=80, **QUICK)
 @given(st.integers(0, 2**32), st.integers(1, 30))
 def test_any_flipped_bytes(folder, good, session_step, seed, n):
     content, rng = bytearray(good[0]), random.Random(seed)
