@@ -5,8 +5,7 @@
 
 include { SPADIT } from './workflows/spadit'
 include { leave_outputs ; take_outputs } from './subworkflows/local/outputs/main'
-include { completion_text ; help_text ; slides_text } from './subworkflows/local/messages/main'
-include { cloud_problems ; completion_text ; help_text ; slides_text } from './subworkflows/local/messages/main'
+include { cloud_problems ; completion_text ; help_text ; place_problem ; slides_text } from './subworkflows/local/messages/main'
 
 workflow {
     main:
@@ -19,6 +18,13 @@ workflow {
     else {
         if (!params.input || params.input == true) {
             error("No samplesheet: name one with --input (CSV, TSV, YAML or JSON; columns sample, st, sc). --help lists all parameters.")
+        }
+        // These are looked for, or handed to a task, before anything is checked
+        ['input', 'predictions', 'folds', 'model', 'start_model', 'multiqc_config'].each { name ->
+            def problem = place_problem(params[name])
+            if (problem) {
+                error("Parameter --${name} ${problem}.")
+            }
         }
         def sheet = file(params.input, glob: false)
         if (!sheet.isFile() && !sheet.toUriString().contains('://')) {

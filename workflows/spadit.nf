@@ -38,7 +38,7 @@ workflow SPADIT {
         SPLIT.out.split,
         SPLIT.out.resources,
         all_params.model,
-        all_params.start_model ? file(all_params.start_model, checkIfExists: true) : [],
+        all_params.start_model ? file(all_params.start_model) : [],
     )
 
     ch_compared = channel.empty()

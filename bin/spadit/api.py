@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from spadit import coarse
 from spadit.errors import InputError, SpaditError, TrainingError
-from spadit.files import write_text
+from spadit.files import read_json, write_text
+from spadit.io import sha256
 from spadit.metrics import morans_i, neighbours, pcc
 from spadit.model.backbone import BACKBONES
 from spadit.model.condition import CONDITIONS
@@ -37,6 +39,22 @@ from spadit.uncertainty import Trust, load_prior
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 3
+FILES = ("model.json", "weights.safetensors")
+"""Of a saved model."""
+CONTENT = {
+    "preset": str,
+    "seed": int,
+    "settings": dict,
+    "genes": list,
+    "spots": list,
+    "cells": list,
+    "counts_sha256": str,
+    "blend": dict,
+    "trust": dict,
+    "modes": dict,
+    "weights_sha256": str,
+}
+"""What model.json has to hold, with its type."""
 FACTS = (*coarse.SCALARS, "SD of the map", "Moran's I of the map", "agreement of the modes")
 """What reliability is read from."""
 CHOICES = {"backbone": BACKBONES, "condition": CONDITIONS, "target": TARGETS, "sampler": SAMPLERS, "schedule": SCHEDULES}
@@ -444,6 +462,16 @@ class SpaDiT:
             When the files are missing, torn, or of an unknown version, or slide or reference are others.
         """
         content, tensors = read_model(directory)
+        try:
+            return cls._restore(directory, content, tensors, slide, reference, device)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            if "out of memory" in str(error) or "can't allocate memory" in str(error):
+                raise
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise InputError(f"The model in {directory} is damaged ({reason}).", "Copy or train the model again.") from error
+
+    @classmethod
+    def _restore(cls, directory, content: dict, tensors: dict, slide: anndata.AnnData, reference: anndata.AnnData, device: str) -> SpaDiT:
         model = cls(content["preset"], content["seed"], device, **content["settings"])
         absent = sorted(set(content["genes"]) - set(slide.var_names))
         if absent or set(content["spots"]) != set(slide.obs_names):
@@ -488,16 +516,30 @@ def read_model(directory: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
         When the files are missing, torn, or of an unknown version.
     """
     directory = Path(directory)
+    description, weights = (directory / name for name in FILES)
+    for path in (description, weights):
+        if not path.is_file():
+            raise InputError(
+                f"{directory} does not hold a SpaDiT model: there is no file {path.name}.", "Give the folder of a saved model."
+            )
+        if path.is_symlink() and not path.resolve().is_relative_to(directory.resolve()):
+            raise InputError(f"{directory}/{path.name} is a link to a file elsewhere, which is not followed.", "Copy the model itself.")
     try:
-        content = json.loads((directory / "model.json").read_text(encoding="utf-8"))
-        found = hashlib.sha256((directory / "weights.safetensors").read_bytes()).hexdigest()
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{directory} does not hold a SpaDiT model: {error}.") from error
-    if content.get("kind") != "spadit_model" or content.get("version") != FORMAT_VERSION:
+        content = read_json(description, "a model", remedy="Copy or train the model again.")
+    except InputError as error:
+        raise InputError(f"{directory} does not hold a SpaDiT model: {error.message}", error.remedy) from error
+    if not isinstance(content, dict) or content.get("kind") != "spadit_model" or content.get("version") != FORMAT_VERSION:
         raise InputError(f"{directory}/model.json is of another kind or version than this revision reads ({FORMAT_VERSION}).")
-    if found != content["weights_sha256"]:
+    wrong = [name for name, kind in CONTENT.items() if not isinstance(content.get(name), kind) or isinstance(content[name], bool)]
+    wrong += [n for n in ("genes", "spots", "cells") if n not in wrong and not all(isinstance(v, str) for v in content[n])]
+    if wrong:
+        raise InputError(f"{directory}/model.json: missing or of another type: {', '.join(wrong)}.", "Copy or train the model again.")
+    if sha256(weights) != content["weights_sha256"]:
         raise InputError(f"{directory}/weights.safetensors does not match its checksum in model.json.", "Copy or train the model again.")
-    return content, load_file(directory / "weights.safetensors")
+    try:
+        return content, load_file(weights)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise InputError(f"{directory}/weights.safetensors can't be read: {error}.", "Copy or train the model again.") from error
 
 
 def read_start(directory: str | Path, shape) -> dict[str, torch.Tensor]:

@@ -57,9 +57,11 @@ def run(step: str, arguments: argparse.Namespace, work: Callable[[argparse.Names
         if error.errno == errno.ENOMEM:
             print(f"{arguments.id}: step {step} ran out of memory.", file=sys.stderr)
             return OUT_OF_MEMORY
-        traceback.print_exc()
         if full := next((words for words in DISK_TROUBLE if words in str(error)), None):
             print(f"{arguments.id}: step {step} could not write: {full}. Make room there, then start again with -resume.", file=sys.stderr)
+        else:
+            print(f"{arguments.id}: step {step}: the disk or the network failed: {error}", file=sys.stderr)
+        logging.debug("Where:", exc_info=True)
         return 1
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in MEMORY_TROUBLE):

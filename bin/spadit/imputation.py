@@ -29,7 +29,7 @@ import torch
 from anndata.io import write_elem
 
 from spadit import __version__
-from spadit.api import SpaDiT, choose_device
+from spadit.api import FILES, SpaDiT, choose_device, read_model
 from spadit.contracts import Split, Training
 from spadit.errors import InputError, TrainingError
 from spadit.preprocess import log_normalise
@@ -193,18 +193,22 @@ def reuse(folder: str | Path, split: Split, directory: str | Path) -> None:
     """
     for plan in plan_fits(split):
         source = Path(folder) / plan.name
+        remedy = "Give the folder 'model' of a slide of an earlier run."
+        if not (source / "model.json").is_file():
+            raise InputError(f"There is no model '{plan.name}' in {folder}.", remedy)
         try:
-            genes = json.loads((source / "model.json").read_text(encoding="utf-8"))["genes"]
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"There is no model '{plan.name}' in {folder}.", "Give the folder 'model' of a slide of an earlier run."
-            ) from error
+            genes = read_model(source)[0]["genes"]
+        except InputError as error:
+            raise InputError(f"There is no model '{plan.name}' in {folder} that can be used: {error.message}", remedy) from error
         if sorted(genes) != sorted(plan.visible):
             raise InputError(
                 f"The model '{plan.name}' in {folder} saw other genes than this run's split lets it see.",
                 "Use the same slide, --seed, --split_ratio and --folds as in the run that trained it, or train again.",
             )
-        shutil.copytree(source, Path(directory) / plan.name)
+        target = Path(directory) / plan.name
+        target.mkdir(parents=True)
+        for name in FILES:  # these alone: a folder that somebody gives may hold links to anything
+            shutil.copyfile(source / name, target / name)
 
 
 def impute(
