@@ -23,6 +23,21 @@ PRIOR = Path(__file__).with_name("trust_prior.json")
 """What the facts of a gene say of its PCC on other slides (benchmarks/trust.py makes it)."""
 N_FOLDS = 10
 
+NOTABLE = 0.01
+"""A fact is named when it adds to the expected PCC, or takes from it, at least this much."""
+ASPECTS = (
+    (("reference", "detection"), "{0} of the reference's cells express it", "{0} of the reference's cells express it"),
+    (("agreement",), "simple maps of it agree", "simple maps of it disagree"),
+    (
+        ("highest correlation", "top 5"),
+        "visible genes follow it closely in the reference",
+        "no visible gene follows it closely in the reference",
+    ),
+    (("SD of",), "its imputed map has clear contrast", "its imputed map is nearly flat"),
+    (("Moran",), "its imputed map is spatially ordered", "its imputed map has little spatial order"),
+)
+"""How the names of facts that belong together begin, and what is said where they add to the expected PCC, or take from it."""
+
 
 def load_prior(names: tuple[str, ...]) -> np.ndarray:
     """The prior's coefficients for these facts, (facts,); 0 for a fact that it doesn't know."""
@@ -84,6 +99,44 @@ class Trust:
         """Reliability: the PCC to be expected of each gene, (genes,), within -1 ... 1."""
         z = np.clip((facts - self.centre) / self.spread, -3, 3)
         return np.clip(self.mean + z @ self.coefficients, -1, 1)
+
+    def reasons(self, facts: np.ndarray, names: tuple[str, ...]) -> list[str]:
+        """Why a gene's expected PCC is what it is, in plain words: (genes,).
+
+        The regression is linear, so each fact adds to the expected PCC or takes from it. Facts that speak of the same thing are summed
+        (:data:`ASPECTS`). A gene expected below the reliable ones is told what takes most from it, others what adds most.
+
+        Parameters
+        ----------
+        facts
+            (genes, facts), in the order of ``names``.
+        """
+        z = np.clip((facts - self.centre) / self.spread, -3, 3)
+        column = {name: k for k, name in enumerate(names)}
+        sums = np.zeros((len(facts), len(ASPECTS)))
+        for k, (aspect, _, _) in enumerate(ASPECTS):
+            members = [column[name] for name in names if name.startswith(aspect)]
+            sums[:, k] = (z[:, members] * self.coefficients[members]).sum(1)
+        expected, low = self.expected_pcc(facts), CLASSES[0]
+        return [self._reason(row, facts[i], column, c != low) for i, (c, row) in enumerate(zip(self.classes(expected), sums, strict=True))]
+
+    def _reason(self, sums: np.ndarray, facts: np.ndarray, column: dict[str, int], wary: bool) -> str:
+        said = []
+        for k in np.argsort(sums if wary else -sums, kind="stable")[:2]:
+            if abs(sums[k]) < NOTABLE or (sums[k] > 0) == wary:
+                continue
+            text = ASPECTS[k][2 if wary else 1]
+            if "{" in text:
+                detected = column["detection"]
+                few = "only " if wary and facts[detected] < self.centre[detected] else ""
+                text = text.format(f"{few}{100 * facts[detected]:.2g} %")
+            said.append(text)
+        if said:
+            return "; ".join(said)
+        mean = f"{self.mean:.2f}".replace("-", "−")
+        if wary:
+            return f"nothing of its own speaks against it, but hidden genes of this slide reach a mean PCC of only {mean}"
+        return f"an ordinary gene of a slide whose hidden genes reach a mean PCC of {mean}"
 
     def classes(self, expected: np.ndarray) -> list[str]:
         """'reliable': a PCC of at least 0.3 with a probability of 80 % or more, given the regression's own errors; 'do not use': a PCC of
