@@ -25,16 +25,18 @@ N_FOLDS = 10
 
 NOTABLE = 0.01
 """A fact is named when it adds to the expected PCC, or takes from it, at least this much."""
+FEW = 5.0
+"""Percent of the reference's cells."""
 ASPECTS = (
-    (("reference", "detection"), "{0} of the reference's cells express it", "{0} of the reference's cells express it"),
-    (("agreement",), "simple maps of it agree", "simple maps of it disagree"),
+    (("reference", "detection"), "its level in the reference speaks for it ({0})", "its level in the reference speaks against it ({0})"),
+    (("agreement",), "simple maps of it agree more than most", "simple maps of it agree less than most"),
     (
         ("highest correlation", "top 5"),
-        "visible genes follow it closely in the reference",
-        "no visible gene follows it closely in the reference",
+        "in the reference visible genes follow it closely",
+        "visible genes follow it loosely in the reference",
     ),
-    (("SD of",), "its imputed map has clear contrast", "its imputed map is nearly flat"),
-    (("Moran",), "its imputed map is spatially ordered", "its imputed map has little spatial order"),
+    (("SD of",), "its imputed map has more contrast than most", "its imputed map has less contrast than most"),
+    (("Moran",), "its imputed map has more spatial order than most", "its imputed map has less spatial order than most"),
 )
 """How the names of facts that belong together begin, and what is said where they add to the expected PCC, or take from it."""
 
@@ -118,25 +120,25 @@ class Trust:
             members = [column[name] for name in names if name.startswith(aspect)]
             sums[:, k] = (z[:, members] * self.coefficients[members]).sum(1)
         expected, low = self.expected_pcc(facts), CLASSES[0]
-        return [self._reason(row, facts[i], column, c != low) for i, (c, row) in enumerate(zip(self.classes(expected), sums, strict=True))]
+        return [
+            self._reason(expected[i], row, facts[i], column, c != low)
+            for i, (c, row) in enumerate(zip(self.classes(expected), sums, strict=True))
+        ]
 
-    def _reason(self, sums: np.ndarray, facts: np.ndarray, column: dict[str, int], wary: bool) -> str:
+    def _reason(self, expected: float, sums: np.ndarray, facts: np.ndarray, column: dict[str, int], wary: bool) -> str:
         said = []
+        if wary and expected >= RELIABLE:
+            said.append(f"such expectations err by ± {self.error:.2f} on this slide")
         for k in np.argsort(sums if wary else -sums, kind="stable")[:2]:
             if abs(sums[k]) < NOTABLE or (sums[k] > 0) == wary:
                 continue
-            text = ASPECTS[k][2 if wary else 1]
-            if "{" in text:
-                detected = column["detection"]
-                few = "only " if wary and facts[detected] < self.centre[detected] else ""
-                text = text.format(f"{few}{100 * facts[detected]:.2g} %")
-            said.append(text)
+            detected = 100 * facts[column["detection"]] if "detection" in column else 0
+            text = ASPECTS[k][2 if wary else 1].format(f"{detected:.2g} % of its cells express it")
+            said.append(f"few of the reference's cells express it ({detected:.2g} %)" if k == 0 and wary and detected < FEW else text)
         if said:
-            return "; ".join(said)
+            return "; ".join(said[:2])
         mean = f"{self.mean:.2f}".replace("-", "−")
-        if wary:
-            return f"nothing of its own speaks against it, but hidden genes of this slide reach a mean PCC of only {mean}"
-        return f"an ordinary gene of a slide whose hidden genes reach a mean PCC of {mean}"
+        return f"nothing special about it: hidden genes of this slide reach a PCC of {mean} on average"
 
     def classes(self, expected: np.ndarray) -> list[str]:
         """'reliable': a PCC of at least 0.3 with a probability of 80 % or more, given the regression's own errors; 'do not use': a PCC of

@@ -31,7 +31,7 @@ def gene_map(points: np.ndarray, names: Sequence[str], classes: Sequence[str], l
         chosen = classes == name
         if chosen.any():
             ax.scatter(
-                *points[chosen].T, s=16, color=colour, marker=MARKERS[name], linewidths=0.4, edgecolors="white", label=name, alpha=0.9
+                *points[chosen].T, s=22, color=colour, marker=MARKERS[name], linewidths=0.4, edgecolors="white", label=name, alpha=0.9
             )
     ax.set(xticks=[], yticks=[])
     ax.margins(0.04)

@@ -29,7 +29,7 @@
   const range = (values) => values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
   const [x0, x1] = range(facts.x);
   const [y0, y1] = range(facts.y);
-  const RATIO = Math.min(1.25, Math.max(0.45, (y1 - y0 + 2 * facts.step) / (x1 - x0 + 2 * facts.step)));
+  const RATIO = Math.min(1.1, Math.max(0.45, (y1 - y0 + 2 * facts.step) / (x1 - x0 + 2 * facts.step)));
 
   /** Positions in a map of this size before any zoom. */
   function fitted(width, height) {
