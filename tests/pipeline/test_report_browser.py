@@ -237,8 +237,9 @@ def test_large_slide_opens_and_switches_fast_enough(tmp_path):
     paths = write_slide(tmp_path, "large", genes=genes, n_spots=n, n_unmeasured=g - len(genes))
     facts = slide_facts(paths, "large", tmp_path / "plots")
     # maps as smooth as imputed ones are: harder to compress than zeros, easier than noise
-    xy = facts.imputed.obsm["spatial"] / 30
-    waves = np.sin(xy @ rng.normal(size=(2, 40)) + rng.uniform(0, 6, 40)).astype(np.float32)
+    xy = np.stack(np.meshgrid(np.arange(50.0), np.arange(100.0)), -1).reshape(-1, 2)
+    facts.imputed.obsm["spatial"] = facts.slide.obsm["spatial"] = xy
+    waves = np.sin(xy / 10 @ rng.normal(size=(2, 40)) + rng.uniform(0, 6, 40)).astype(np.float32)
     x = np.abs(waves @ rng.normal(size=(40, g)).astype(np.float32)) / 4
     facts.imputed.X, facts.imputed.layers["lower"], facts.imputed.layers["upper"] = x, np.maximum(x - 0.5, 0), x + 0.5
     path = tmp_path / "large.html"

@@ -251,6 +251,7 @@
 
   const spots = document.getElementById("spot-maps");
   if (spots) {
+    document.getElementById("tissue-section").hidden = false; // without a script there would be nothing to see
     const line = document.getElementById("spot-place");
     const maps = new Maps(spots, (i) => (line.textContent = i === null ? line.dataset.idle : facts.names[i]));
     const thousands = d3.format(",.4~r");

@@ -25,7 +25,7 @@ MISSING = 255
 """Code of a value that is not there; 0 ... 254 are spread evenly over the range."""
 MAX_PLACES = 10_000
 """More spots than this are averaged into places of a square grid."""
-MAX_CHARACTERS = 16_000_000
+MAX_CHARACTERS = 20_000_000
 """Of all genes' values together; genes that don't fit are left out and counted on the page."""
 MAX_GROUPS = 30
 """Columns of ``obs`` with more categories than this are no clusters."""

@@ -24,6 +24,8 @@ MIN_CELLS = 10
 """A smaller cell type has no markers."""
 N_MARKERS = 6
 N_VARIABLE = 15
+MAX_SOUGHT = 3000
+"""Genes, the most reliable ones, among which spatially variable ones are sought."""
 TYPE_COLUMNS = (
     "cell_type", "celltype", "cell_types", "celltypes", "cell type", "cell_type_name", "cell_ontology_class", "annotation", "annotations",
     "cell_class", "subclass", "class", "major_type", "celltype_major", "cell_subtype", "leiden", "louvain", "cluster", "clusters",
@@ -45,7 +47,7 @@ def spatially_variable(tables: AnnData, read: Read, places: Places, n: int = N_V
     -------
     gene, moran, moran_measured (NaN where not measured), reliability_class; from high to low.
     """
-    positions = usable(tables.var)
+    positions = usable(tables.var)[:MAX_SOUGHT]
     measured = tables.var["measured"].to_numpy(dtype=bool)
     graph = neighbours(places.xy)
     moran = np.zeros(len(positions))
