@@ -523,7 +523,7 @@
   $("png").addEventListener("click", () => {
     if (!current) return;
     const panels = current.panels.filter((panel) => panel.codes);
-    const [size, gap, head, foot] = [900, 30, 130, 90];
+    const [size, gap, head, foot] = [900, 30, 155, 90];
     const tall = Math.round(size * RATIO);
     const canvas = element("canvas", { width: panels.length * (size + gap) + gap, height: head + tall + foot });
     const context = canvas.getContext("2d");
