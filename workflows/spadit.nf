@@ -52,6 +52,7 @@ workflow SPADIT {
     PLOT(ch_imputed.join(ch_slide).join(IMPUTE_SLIDES.out.metrics).join(IMPUTE_SLIDES.out.evaluation))
     REPORT(
         ch_imputed
+            .join(PAIR.out.pair)
             .join(IMPUTE_SLIDES.out.metrics)
             .join(with_reference(QUALITY_CONTROL.out.slide_facts, QUALITY_CONTROL.out.reference_facts))
             .join(PAIR.out.facts)

@@ -306,7 +306,7 @@ class SpaDiT:
         -------
         AnnData
             Spots (in the slide's order) × genes. ``X``: imputed values, log-normalised scale. ``layers['sd'|'lower'|'upper']``: expected
-            error and 90 % interval. ``var``: ``reliability`` (the PCC to be expected) and ``reliability_class``.
+            error and 90 % interval. ``var``: ``reliability`` (the PCC to be expected), ``reliability_class`` and ``reliability_why``.
 
         Raises
         ------
@@ -314,7 +314,11 @@ class SpaDiT:
             When a gene isn't in the reference, or is one that the model saw.
         """
         blocks = list(self.impute_blocks(genes, draws, counts))
-        var = pd.concat([table for table, _ in blocks]) if blocks else pd.DataFrame(columns=["reliability", "reliability_class"])
+        var = (
+            pd.concat([table for table, _ in blocks])
+            if blocks
+            else pd.DataFrame(columns=["reliability", "reliability_class", "reliability_why"])
+        )
         layers = {name: np.concatenate([arrays[name] for _, arrays in blocks], axis=1) for name in (blocks[0][1] if blocks else {})}
         names = np.array(self.spots)[self._given_order]
         x = layers.pop("X", np.zeros((len(names), 0), dtype=np.float32))
@@ -388,7 +392,14 @@ class SpaDiT:
             arrays[f"draw_{i + 1}"] = np.maximum(values + deviation, 0).astype(np.float32)
         if counts:
             arrays["counts"] = (np.expm1(values) * (self._totals / self.target_sum)[:, None]).astype(np.float32)
-        var = pd.DataFrame({"reliability": expected, "reliability_class": self._trust.classes(expected)}, index=pd.Index(genes, name=None))
+        var = pd.DataFrame(
+            {
+                "reliability": expected,
+                "reliability_class": self._trust.classes(expected),
+                "reliability_why": self._trust.reasons(facts, FACTS),
+            },
+            index=pd.Index(genes, name=None),
+        )
         return var, {name: np.ascontiguousarray(array[self._given_order]) for name, array in arrays.items()}
 
     # ---- facts, saving, loading --------------------------------------------------------------------------------------

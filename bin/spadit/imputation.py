@@ -248,7 +248,7 @@ def impute(
     var["measured"] = [part_of[gene] != "unmeasured" for gene in genes]
     var["split"] = [part_of[gene] for gene in genes]
     var["fold"] = [fold_of.get(gene, -1) for gene in genes]
-    var["reliability"], var["reliability_class"] = 0.0, ""
+    var["reliability"], var["reliability_class"], var["reliability_why"] = 0.0, "", ""
     names = ["sd", "lower", "upper", *(f"draw_{i + 1}" for i in range(draws)), *(["counts"] if counts else [])]
     observed = log_normalise(slide[:, genes[:n_measured]].layers["counts"])[0].tocsc()
 

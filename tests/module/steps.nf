@@ -58,6 +58,7 @@ workflow {
     )
     REPORT(
         IMPUTE.out.imputed
+            .join(PAIR.out.pair)
             .join(EVALUATE.out.metrics)
             .join(QC_SLIDE.out.facts)
             .combine(QC_REFERENCE.out.facts.map { _meta, path -> path })

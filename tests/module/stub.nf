@@ -39,7 +39,7 @@ workflow {
     RUN_METHOD([meta, job, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('folds.json')])
     RANK([meta, any_file('s.1.slide.h5ad'), any_file('folds.json'), any_file('plan.json'), [any_file('s.1.ridge.fold0.h5ad'), any_file('s.1.ridge.fold0.run.json')], ['a', 'b'], [any_file('mine.csv'), any_file('own/mine.csv')]], 'benchmark')
     PLOT([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.slide.h5ad'), any_file('s.1.metrics.csv'), any_file('s.1.evaluation.json')])
-    REPORT([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.metrics.csv'), any_file('s.1.qc.json'), any_file('r.qc.json'), any_file('s.1.pairing.json'), any_file('s.1.split.json'), any_file('s.1.training.json'), any_file('s.1.evaluation.json'), any_file('s.1.curves.csv'), any_file('plots'), []])
+    REPORT([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.metrics.csv'), any_file('s.1.qc.json'), any_file('r.qc.json'), any_file('s.1.pairing.json'), any_file('s.1.split.json'), any_file('s.1.training.json'), any_file('s.1.evaluation.json'), any_file('s.1.curves.csv'), any_file('plots'), []])
     BENCHMARK_PLOT([meta, any_file('s.1.slide.h5ad'), [any_file('ranking.csv'), any_file('metrics.csv'), any_file('ridge.h5ad')]])
     BENCHMARK_COHORT([any_file('s.1.ranking.csv')])
     SUMMARIZE(any_file('inputs.json'), any_file('params.json'), any_file('versions.yml'), [any_file('s.1.qc.json'), any_file('r.qc.json')])

@@ -224,7 +224,7 @@ def test_observed_values_are_measured_ones(pair, imputed):
 def test_each_column_says_what_it_is(pair, imputed):
     _, _, split = pair
     var = imputed.var
-    assert list(var) == ["measured", "split", "fold", "reliability", "reliability_class"]
+    assert list(var) == ["measured", "split", "fold", "reliability", "reliability_class", "reliability_why"]
     for part in ("train", "validation", "test", "unmeasured"):
         assert set(var.index[var["split"] == part]) == set(getattr(split, part))
     assert list(var["measured"]) == [part != "unmeasured" for part in var["split"]] and var["measured"].dtype == bool
