@@ -41,6 +41,8 @@ def work(args):
             args.draws,
             args.counts,
             report,
+            args.layers,
+            args.dtype,
         )
     if args.checkpoint and training.checkpoint:  # the models are safe now: they were handed on, and imputed with
         shutil.rmtree(Path(args.checkpoint) / training.checkpoint, ignore_errors=True)
@@ -59,6 +61,10 @@ def main() -> int:
     p.add_argument("--device", default="auto", help="auto, cpu or cuda")
     p.add_argument("--draws", type=int, default=0, help="samples of the diffusion to keep beside the imputed values")
     p.add_argument("--counts", action="store_true", help="add expected counts")
+    p.add_argument(
+        "--layers", help="layers to write, with commas between them: sd, lower, upper, counts; or none (default: sd,lower,upper)"
+    )
+    p.add_argument("--dtype", default="float32", help="float32 or float16, of the values written (default: float32)")
     p.add_argument("--output", required=True, help="imputed slide (h5ad)")
     return run("impute", p.parse_args(), work)
 

@@ -24,7 +24,7 @@ workflow SPADIT {
     ch_slides = PREPARE_INPUTS.out.slides.map { meta, st, _genes -> [meta, st] }
     ch_genes = PREPARE_INPUTS.out.slides.map { meta, _st, genes -> [meta, genes] }
 
-    QUALITY_CONTROL(ch_slides, PREPARE_INPUTS.out.references)
+    QUALITY_CONTROL(ch_slides, PREPARE_INPUTS.out.references, all_params.reference_cache)
 
     PAIR(with_reference(QUALITY_CONTROL.out.slides, QUALITY_CONTROL.out.references))
     SPLIT(PAIR.out.pair.join(ch_genes))

@@ -30,7 +30,7 @@ from spadit.model.diffusion import TARGETS
 from spadit.model.sampling import SAMPLERS
 from spadit.model.schedule import SCHEDULES
 from spadit.modes import WINDOW, FittedMode, Token, WholeSlide, cut_windows, fit_mode
-from spadit.preprocess import log_normalise
+from spadit.preprocess import log_normalise, zscore
 from spadit.reference import Reference
 from spadit.scale import Scale, crossfitted_scale, to_expression
 from spadit.settings import MODES, PRESETS, Settings
@@ -61,6 +61,8 @@ CHOICES = {"backbone": BACKBONES, "condition": CONDITIONS, "target": TARGETS, "s
 """Settings that are one of several words."""
 BLOCK = 1 << 26
 """Spots × genes × maps that are imputed at once."""
+PLAIN_BLOCK = 1 << 24
+"""Spots × genes that are imputed at once where no network asks for the maps themselves (256 genes at most)."""
 ARRAYS = {
     "stack": ("weights", "correction", "centre", "spread", "shared"),
     "scale": ("coefficients", "bounds"),
@@ -182,7 +184,7 @@ class SpaDiT:
             raise TrainingError(f"The slide and the reference share {n_genes} genes; at least 2 are needed to train.")
         rows = self._rows(n_genes)
         statistics = self._statistics(self.genes)
-        self.penalty = coarse.choose_penalty(self._spots.y[rows], self._correlations[0])
+        self.penalty = coarse.choose_penalty(self._y[rows], self._correlations[0])
         self._mapper = None
         n_folds = s.inner_folds if n_genes >= coarse.MIN_GENES else 2 * s.inner_folds  # a fold should not take much of a small panel
         inner = coarse.inner_folds(
@@ -203,7 +205,7 @@ class SpaDiT:
                 mode.data(inner.y - base, base, maps, self._stack.standardised(inner.scalars), self._coordinates, rows)
                 first = read_start(start, mode.shape) if start else None
             else:
-                mode.data(self._spots.y, np.asarray(self._counts.todense() == 0), self._views[0][self._whole_cells])
+                mode.data(self._y, np.asarray(self._counts.todense() == 0), self._views[0][self._whole_cells])
             folder = Path(checkpoint) if checkpoint else None
             self._fitted[name] = fit_mode(mode, n_genes, rows, self.seed, n_steps, first, folder, report, self.genes)
             parts[name] = self._fitted[name].crossfitted
@@ -243,10 +245,9 @@ class SpaDiT:
         self._views = self.reference.vectors(self.genes, self.genes)
         self._correlations = [coarse.correlation(z, z) for z in self._views]
         self._clusters = self.reference.cluster_counts(self.genes)
-        rates = coarse.cluster_rates(self._clusters, self._clusters)
-        self._spots = coarse.Spots.of(self._counts, self._neighbours, self._views, rates, self._rows(len(self.genes)))
-        _, totals, self.target_sum = log_normalise(self._counts)
-        self._totals = totals
+        self._spots = None
+        values, self._totals, self.target_sum = log_normalise(self._counts)
+        self._y = zscore(values, coarse.CLIP)
         n_cells = len(self.reference.cells)
         draw = np.random.default_rng(self.seed)
         self._whole_cells = np.sort(draw.choice(n_cells, s.whole_cells, replace=False)) if n_cells > s.whole_cells else np.arange(n_cells)
@@ -346,9 +347,15 @@ class SpaDiT:
             raise InputError(f"{len(missing)} genes are not in the reference, e.g. {', '.join(missing[:5])}.")
         rows = self._rows(len(self.genes))
         if self._mapper is None:
-            self._mapper = coarse.Mapper(self._spots.y[rows], self._correlations, self.penalty)
+            self._mapper = coarse.Mapper(self._y[rows], self._correlations, self.penalty)
+        if self._spots is None:  # of all spots, which learning has no need of
+            rates = coarse.cluster_rates(self._clusters, self._clusters)
+            self._y = None  # held once
+            self._spots = coarse.Spots.of(self._counts, self._neighbours, self._views, rates, rows)
+            self._y = self._spots.y
         needs_maps = bool(self.blend.get("token")) or draws > 0
-        step = max(1, BLOCK // (len(self.spots) * len(coarse.MAPS))) if needs_maps else 256
+        step = BLOCK // (len(self.spots) * len(coarse.MAPS)) if needs_maps else min(256, PLAIN_BLOCK // len(self.spots))
+        step = max(1, step)
         modes = {name: self._mode(name) for name in self._fitted if self.blend.get(name) or (draws and name == "token")}
         learn = self._spots.take(rows)
         for first in range(0, len(genes), step):
@@ -464,8 +471,9 @@ class SpaDiT:
         return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
     @classmethod
-    def load(cls, directory: str | Path, slide: anndata.AnnData, reference: anndata.AnnData, device: str = "auto") -> SpaDiT:
-        """Read a saved model back, for the slide and reference it was fitted on (a saved model holds neither).
+    def load(cls, directory: str | Path, slide: anndata.AnnData, reference: anndata.AnnData | Reference, device: str = "auto") -> SpaDiT:
+        """Read a saved model back, for the slide and reference it was fitted on (a saved model holds neither). The models of one training
+        share a reference: what the first one has made of it (``reference``) serves the others.
 
         Raises
         ------
@@ -489,6 +497,11 @@ class SpaDiT:
             raise InputError(
                 f"The model in {directory} was fitted on another slide: its spots or genes differ.",
                 "Give the slide that the model was fitted on.",
+            )
+        if isinstance(reference, Reference) and reference.cells != content["cells"]:
+            raise InputError(
+                f"The model in {directory} was trained with other cells than those of the reference made ready.",
+                "Give the reference as it was read.",
             )
         model._prepare(slide[:, content["genes"]], reference, content["cells"])
         if model.genes != content["genes"] or model._checksum() != content["counts_sha256"]:

@@ -124,6 +124,20 @@ def read_genes(path: str | Path) -> list[str]:
     return genes
 
 
+def named_genes(names: str) -> list[str]:
+    """The genes of 'Gad1,Sst'; blanks around names and empty ones don't count.
+
+    Raises
+    ------
+    InputError
+        When it names no gene.
+    """
+    genes = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    if not genes:
+        raise InputError(f"'{names}' names no gene.", "Give --genes names with commas between them, or a text file (.txt, .csv or .tsv).")
+    return genes
+
+
 def restrict(
     unmeasured: Sequence[str],
     wanted: Iterable[str],

@@ -12,6 +12,7 @@ include { IMPUTE           } from '../../modules/local/impute/main'
 include { MULTIQC          } from '../../modules/nf-core/multiqc/main'
 include { PAIR             } from '../../modules/local/pair/main'
 include { PLOT             } from '../../modules/local/plot/main'
+include { PREPARE_REFERENCE } from '../../modules/local/prepare_reference/main'
 include { QC               } from '../../modules/local/qc/main'
 include { RANK             } from '../../modules/local/rank/main'
 include { READ             } from '../../modules/local/read/main'
@@ -29,6 +30,7 @@ workflow {
     CHECK_DEVICE([id: 'device'])
     READ([meta, any_file('a slide.h5ad')])
     QC([meta, any_file('s.1.h5ad')])
+    PREPARE_REFERENCE([[id: 'r', role: 'reference', batch: 'donor'], any_file('reference.h5ad')], params.inputs)
     PAIR([meta, any_file('s.1.qc.h5ad'), any_file('r.qc.h5ad')])
     SPLIT([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), []])
     TRAIN([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json'), any_file('s.1.resources.json'), needs, []], [])
@@ -51,6 +53,8 @@ workflow {
     show('READ.h5ad', READ.out.h5ad)
     show('QC.h5ad', QC.out.h5ad)
     show('QC.facts', QC.out.facts)
+    show('PREPARE_REFERENCE.h5ad', PREPARE_REFERENCE.out.h5ad)
+    show('PREPARE_REFERENCE.facts', PREPARE_REFERENCE.out.facts)
     show('PAIR.pair', PAIR.out.pair)
     show('PAIR.facts', PAIR.out.facts)
     show('SPLIT.split', SPLIT.out.split)

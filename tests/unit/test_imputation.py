@@ -270,16 +270,53 @@ def test_a_genes_spots_lie_side_by_side_in_the_file(pair, path):
         backed.file.close()
 
 
-def test_long_columns_are_cut(tmp_path):
-    with h5py.File(tmp_path / "long.h5", "w") as file:
-        assert imputation._dataset(file, "X", (10_000, 3)).chunks == (imputation.ROWS_PER_CHUNK, 1)
-        assert np.isnan(file["X"][:2]).all()
-        columns = np.array([2, 0, 1])
-        imputation._write(file["X"], columns, np.tile(columns.astype(np.float32), (10_000, 1)))
-        np.testing.assert_array_equal(file["X"][5], [0, 1, 2])
-    columns = np.array([7, 3, 4, 9, 8, 1])
-    assert [columns[run].tolist() for run in imputation._runs(columns)] == [[1], [3, 4], [7, 8, 9]]
-    assert list(imputation._runs(np.array([], dtype=int))) == []
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_long_columns_are_cut_and_read_back_as_they_were(tmp_path, dtype):
+    """What threads compress is what HDF5 itself reads, chunk by chunk and to the bit, the last chunk being partly filled."""
+    values = np.random.default_rng(0).normal(size=(10_000, 3)).astype(np.float32)
+    with h5py.File(tmp_path / "long.h5", "w") as file, imputation._Writer(2) as writer:
+        made = imputation._dataset(file, "X", (10_000, 4), dtype)
+        assert made.chunks == (imputation.ROWS_PER_CHUNK, 1) and np.isnan(made[:2]).all()
+        writer.write({"X": values[:, :2], "not asked for": values}, {"X": made}, np.array([2, 0]))
+        writer.write({"X": values[:, 2:]}, {"X": made}, np.array([3]))
+        assert np.isnan(made[:, 3]).all() and not np.isnan(made[:, 2]).any()  # compressed while the next block is made
+        writer.flush()
+    with h5py.File(tmp_path / "long.h5") as file:
+        found = file["X"][:]
+    np.testing.assert_array_equal(found[:, [2, 0, 3]], values.astype(dtype))
+    assert np.isnan(found[:, 1]).all()
+
+
+def test_only_the_layers_that_were_asked_for_are_written_as_the_type_asked_for(pair, trained, imputed, tmp_path):
+    path = tmp_path / "small.h5ad"
+    impute(*pair, trained[0], path, device="cpu", layers="counts, sd", dtype="float16")
+    found = ad.read_h5ad(path)
+    assert set(found.layers) == {"observed", "sd", "counts"} and found.X.dtype == np.float16 == found.layers["sd"].dtype
+    np.testing.assert_allclose(found.X.astype(np.float32), imputed.X, rtol=5e-4, atol=1e-6)
+    assert found.layers["counts"].dtype == np.float32  # a count may be larger than float16 can hold
+    np.testing.assert_allclose(found.layers["counts"], imputed.layers["counts"], rtol=1e-5)
+    assert list(found.var["reliability_class"]) == list(imputed.var["reliability_class"])
+    impute(*pair, trained[0], path, device="cpu", layers="none")
+    assert set(ad.read_h5ad(path).layers) == {"observed"}
+
+
+def test_layers_and_types_that_do_not_exist_are_told(pair, trained, tmp_path):
+    assert imputation.chosen_layers(None) == imputation.chosen_layers("") == ("sd", "lower", "upper")
+    assert imputation.chosen_layers("upper,sd") == ("sd", "upper") and imputation.chosen_layers("none") == ()
+    for wrong in ("sd,uper", "none,sd"):
+        with pytest.raises(InputError, match="is no layer that can be written. Use some of sd, lower, upper, counts, or none alone"):
+            imputation.chosen_layers(wrong)
+    with pytest.raises(InputError, match="'float8' is no type that values can be written as. Use float32 or float16"):
+        impute(*pair, trained[0], tmp_path / "x.h5ad", device="cpu", dtype="float8")
+    assert not (tmp_path / "x.h5ad").exists()
+
+
+def test_the_reference_is_made_ready_once(pair, trained, tmp_path, monkeypatch):
+    made = []
+    first = api.Reference.__init__
+    monkeypatch.setattr(api.Reference, "__init__", lambda self, *rest: (made.append(1), first(self, *rest))[1])
+    impute(*pair, trained[0], tmp_path / "x.h5ad", device="cpu")
+    assert len(made) == 1
 
 
 def test_progress_ends_with_all_genes_and_blocks_change_nothing(pair, trained, imputed, tmp_path, monkeypatch):

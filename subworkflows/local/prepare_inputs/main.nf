@@ -20,7 +20,8 @@ workflow PREPARE_INPUTS {
 
     ch_inputs = CHECK_INPUTS.out.inputs.map { json -> checked_inputs(new groovy.json.JsonSlurper().parseText(json.text), sheet, all_params) }
     ch_rows = ch_inputs.flatMap { found -> found.slides }
-    slides = ch_rows.map { row -> [slide_meta(row), resolved(row.st, sheet), row.genes ? resolved(row.genes, sheet) : []] }
+    genes = is_file(all_params.genes) ? present(all_params.genes) ?: [] : []
+    slides = ch_rows.map { row -> [slide_meta(row), resolved(row.st, sheet), row.genes ? resolved(row.genes, sheet) : genes] }
     references = ch_rows.map { row -> [reference_meta(row), resolved(row.sc, sheet)] }.unique()
     predictions = ch_inputs.flatMap { found ->
         found.slides.collect { row ->
@@ -53,6 +54,9 @@ def checked_inputs(inputs, sheet, all_params) {
     def missing_files = ['folds', 'predictions', 'start_model', 'multiqc_config']
         .findAll { name -> all_params[name] instanceof CharSequence && !all_params[name].toString().isInteger() && !present(all_params[name]) }
         .collect { name -> "Parameter --${name}: there is no file '${masked(all_params[name], '')}'." }
+    if (is_file(all_params.genes) && !present(all_params.genes)) {
+        missing_files << "Parameter --genes: there is no file '${masked(all_params.genes, '')}'."
+    }
     def problems = inputs.errors + missing + missing_predictions + missing_files + clashing_batches(inputs.slides, sheet)
     if (problems) {
         error("${problems.size() == 1 ? 'There is one problem' : "There are ${problems.size()} problems"} with the samplesheet or the parameters; nothing was run:\n" + problems.collect { problem -> "  - ${problem}" }.join('\n'))
@@ -80,6 +84,11 @@ def masked(value, name) {
         return '***'
     }
     return value instanceof CharSequence ? value.toString().replaceAll('(?<=://)[^/\\s]*@', '***@').replaceAll('(://[^\\s?#]*)[?#]\\S+', '$1?…') : value
+}
+
+// Does --genes name a file? Else it is a list of genes, which SPLIT is given in its arguments (conf/modules.config)
+def is_file(genes) {
+    return genes instanceof CharSequence && genes ==~ /(?i).*\.(txt|csv|tsv)/
 }
 
 // A file that a parameter names; null when there is none
