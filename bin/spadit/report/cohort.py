@@ -439,7 +439,8 @@ def _calibration(facts: Facts) -> list[dict]:
                 "ylab": "True PCC (mean of the bin)",
                 "showlegend": True,
                 "style": "lines+markers",
-                "colors": {ideal: "#8a949d"} | ({"all slides": "#0072B2"} if "all slides" in lines else {}),
+                "colors": {ideal: "#8a949d"}
+                | dict(zip(reversed(lines), itertools.cycle(style.SERIES), strict=False)),  # blue: the only slide, or all slides
                 "dash_styles": {ideal: "dash"},
             },
         )

@@ -185,7 +185,7 @@ def method_keys(names: Iterable[str]) -> list[str]:
 def used(
     paragraphs: Iterable[str], versions: Mapping[str, Mapping[str, str]], methods: Iterable[str], more: Iterable[str] = ()
 ) -> list[str]:
-    """Keys of all that a run used, each once: the works its methods text names, in that order, methods that were run, tools.
+    """Keys of all that a run used, each once: SpaDiT, the works its methods text names, in that order, methods that were run, tools.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def used(
     text = " ".join(paragraphs)
     named = sorted((key for key in WORKS if f"[{key}]" in text), key=lambda key: text.index(f"[{key}]"))
     tools = [TOOLS[tool] for tool in sorted({tool for found in versions.values() for tool in found}) if tool in TOOLS]
-    return list(dict.fromkeys([*named, *method_keys(methods), *tools, *more]))
+    return list(dict.fromkeys(["spadit", *named, *method_keys(methods), *tools, *more]))
 
 
 def bibtex(keys: Iterable[str]) -> str:

@@ -65,7 +65,7 @@ def resources_sections(used: Sequence[Resources], samples: Sequence[str]) -> lis
             "spadit_resources",
             "spadit_resources_chapter",
             "By step",
-            f"What tasks themselves measured: wall time and the largest resident memory of a step with its child processes (what they "
+            f"What tasks themselves measured: wall time and the largest resident memory of each with its child processes (what they "
             f"share counts for each). All tasks together: {words.duration(total)}.{said} Attempts that were killed and tried again are not in "
             "it; they are in <code>pipeline_info/execution_trace</code>.",
             "html",

@@ -12,6 +12,12 @@ MEASURES = {"median_pcc": "Median PCC", "robustness_score": "Robustness score"}
 """Columns of robustness.csv that are drawn, and their names."""
 
 
+def _name(method: str) -> str:
+    """A method with its role where it doesn't compete; not as in boxes, whose labels MultiQC colours by their words."""
+    role = style.role(method)
+    return f"{method}, {role}" if role in ("control", "ceiling") else method
+
+
 def robustness_sections(tables: dict[str, pd.DataFrame]) -> list[dict]:
     """How each method stands the loss of counts: mean over slides against the share that was removed.
 
@@ -24,12 +30,14 @@ def robustness_sections(tables: dict[str, pd.DataFrame]) -> list[dict]:
     if not tables:
         return []
     found = pd.concat(tables.values(), ignore_index=True)
+    methods = benchmark.order(found, "median_pcc")
+    names = {m: text(_name(m)) for m in methods}
     data, labels = [], []
     for column, name in MEASURES.items():
         means = found.groupby(["method", "rate"])[column].mean().dropna()
         lines = {
-            text(style.label(m)): [[round(100 * rate, 6), round(float(v), 4)] for rate, v in means[m].items()]
-            for m in benchmark.order(found, "median_pcc")
+            names[m]: [[round(100 * rate, 6), round(float(v), 4)] for rate, v in means[m].items()]
+            for m in methods
             if m in means.index.get_level_values("method")
         }
         if lines:
@@ -53,6 +61,9 @@ def robustness_sections(tables: dict[str, pd.DataFrame]) -> list[dict]:
                 "xlab": "Counts removed (%)",
                 "ylab": labels[0]["ylab"],
                 "showlegend": True,
+                "style": "lines+markers",
+                "colors": {names[m]: style.SERIES[k % len(style.SERIES)] for k, m in enumerate(methods)},
+                "dash_styles": {names[m]: "dot" for m in methods if style.role(m) in ("control", "ceiling")},
             }
             | ({"data_labels": labels} if len(data) > 1 else {}),
         )
@@ -76,7 +87,7 @@ def ablation_sections(tables: dict[str, pd.DataFrame]) -> list[dict]:
     found = pd.concat(tables.values(), ignore_index=True)
     rows = {}
     for (group, variant), some in found.groupby(["group", "variant"], sort=False):
-        rows[f"{text(GROUPS.get(group, group))} · {text(variant)}"] = without_empty(
+        rows[f"{text(GROUPS.get(group, group))}: {text(variant)}"] = without_empty(
             {
                 "score": some["accuracy_score_mean"].mean(),
                 "score_sd": some["accuracy_score_sd"].mean(),
