@@ -245,12 +245,12 @@ def benchmark_files(folder: Path, sample: str = "cortex", spots: slice = slice(N
 STEP_SECONDS = {"read": 8, "qc": 6, "pair": 7, "split": 4, "train": 900, "impute": 80, "evaluate": 60, "plot": 30, "report": 9}
 
 
-def write_resources(folder: Path, sample: str, factor: float = 1.0) -> None:
+def write_resources(folder: Path, sample: str, factor: float = 1.0, reference: str = "") -> None:
     """Time and memory of a slide's steps, and of its reference's."""
     for k, (step, seconds) in enumerate(STEP_SECONDS.items()):
         Resources(sample, "slide", step, seconds * factor, 0.4 + 0.3 * k * factor, 2).to_json(folder / f"{sample}.{step}.resources.json")
     for step in ("read", "qc"):
-        name = f"{sample}_reference"
+        name = reference or f"{sample}_reference"
         Resources(name, "reference", step, 12.0, 1.5, 1).to_json(folder / f"{name}.{step}.resources.json")
 
 
@@ -277,7 +277,7 @@ def write_variants(folder: Path, sample: str) -> None:
 
 
 def write_cohort(folder: Path, names: list[str], n_genes: int = 150, thumbnail_bytes: int = 50_000) -> Inputs:
-    """Facts of many slides, with curves and thumbnails as large as real ones; every tenth can't be predicted, one failed, one has warnings."""
+    """Facts of many slides, with curves and thumbnails as large as real ones; a tenth can't be predicted, one failed, one has warnings."""
     from spadit.contracts import Failure
 
     made = folder.parent / "one"
@@ -319,13 +319,13 @@ def write_cohort(folder: Path, names: list[str], n_genes: int = 150, thumbnail_b
         atlas = QualityControl.from_json(paths["qc_reference"])
         atlas.id = references[name]
         atlas.to_json(folder / f"{atlas.id}.qc.json")
-        write_resources(folder, name, scale)
+        write_resources(folder, name, scale, references[name])
         (folder / f"{name}.thumbnail.png").write_bytes(_thumbnail(rng, thumbnail_bytes))
     return inputs(*names, references=references)
 
 
 def _thumbnail(rng: np.random.Generator, size: int) -> bytes:
-    """A small picture of two maps that takes about so many bytes: noise fills it up."""
+    """A small picture of two maps that takes about so many bytes: noise after its end fills it up."""
     import io
 
     import matplotlib.image
@@ -334,4 +334,4 @@ def _thumbnail(rng: np.random.Generator, size: int) -> bytes:
     image = np.sin(6 * x[None, :] + rng.uniform(0, 6)) * np.cos(5 * x[:160, None] + rng.uniform(0, 6))
     stream = io.BytesIO()
     matplotlib.image.imsave(stream, image, cmap="viridis", format="png")
-    return stream.getvalue().ljust(size, b"\0") if size else stream.getvalue()
+    return stream.getvalue() + rng.bytes(max(0, size - stream.tell()))

@@ -212,6 +212,20 @@ def test_page_shows_odd_names_as_text(root, tmp_path):
     assert "&amp;lt;script" not in page  # escaped once, or a reader would see it
 
 
+def test_many_slides_fold_away_those_that_passed(tmp_path):
+    names = [f"s{k:02d}" for k in range(26)]
+    (tmp_path / "facts").mkdir()
+    sheet = write_cohort(tmp_path / "facts", names, n_genes=10)
+    made = sections(tmp_path / "facts", tmp_path / "mqc", sheet)
+    table, _, folded = made["spadit_slides_table"]["data"].partition("<details>")
+    assert "22 slides that passed" in folded and folded.count("<tr>") == 23
+    assert [n for n in names if f">{n}<" in table] == ["s03", "s05", "s07", "s17"]  # warning, failed, not predictable
+    assert "data:image/webp" in made["spadit_maps"]["data"] and len(made["spadit_maps"]["data"]) < 25 * 25_000
+    colours = made["spadit_curves"]["pconfig"]["colors"]
+    assert colours["s00"] != colours["s07"] and "blue: passed" in made["spadit_curves"]["description"]
+    assert cohort.small(b"not a picture") == ("png", b"not a picture")
+
+
 @pytest.mark.slow
 def test_page_of_96_slides_is_small_and_quick(root, tmp_path):
     (tmp_path / "facts").mkdir()
@@ -224,4 +238,55 @@ def test_page_of_96_slides_is_small_and_quick(root, tmp_path):
     size = (tmp_path / "multiqc_report.html").stat().st_size / 1e6
     print(f"96 slides: {size:.1f} MB, sections {summarized:.0f} s, MultiQC {seconds:.0f} s")
     assert size < 15 and summarized + seconds < 60
-    assert made["spadit_maps"]["data"].count("<img") == 95 and all(name in page for name in names)
+    assert made["spadit_maps"]["data"].count('<img loading="lazy" src="data:image/webp') == 95 and all(name in page for name in names)
+
+
+# --- benchmarks/cohort.py
+
+
+@pytest.fixture(scope="module")
+def bench(root):
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("benchmark_cohort", root / "benchmarks/cohort.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def trace_file(path: Path, rows: list[tuple]) -> Path:
+    """name, submitted, started, ended (s), CPUs, %cpu"""
+    head = "name\tstatus\tsubmit\tstart\tcomplete\trealtime\tcpus\t%cpu\tpeak_rss"
+    lines = [
+        f"{name}\tCOMPLETED\t{submit * 1000}\t{start * 1000}\t{end * 1000}\t{(end - start) * 1000}\t{cpus}\t{cpu}\t{2**30}"
+        for name, submit, start, end, cpus, cpu in rows
+    ]
+    path.write_text("\n".join([head, *lines, "X\tCACHED\t0\t0\t0\t0\t9\t-\t-"]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_throughput_and_gaps_of_a_trace(bench, tmp_path):
+    # two cores: 0-10 one idle, 10-20 both busy, 20-24 none, 24-30 both busy
+    rows = [("A (x)", 100, 100, 120, 1, 100.0), ("W:B (x)", 105, 110, 120, 1, 50.0), ("C", 120, 124, 130, 2, 200.0)]
+    tasks = bench.read_trace(trace_file(tmp_path / "t.txt", rows))
+    assert len(tasks) == 3
+    found = bench.throughput(tasks, 2)
+    assert found == pytest.approx({"wall": 30, "work": 20 + 10 + 12, "used": 20 + 5 + 12, "throughput": 42 / 60, "busy_share": 37 / 60})
+    first, second = bench.gaps(tasks, 2)
+    assert first == {"after": 0, "seconds": 10, "idle": 1, "lost": 10, "running": ["A (x)"]}
+    assert second == {"after": 20, "seconds": 4, "idle": 2, "lost": 8, "running": []}
+    said = bench.describe(tasks, 2)
+    assert "throughput 70.0% of the ideal" in said and "2.0 cores idle (8 core-seconds) beside no task" in said
+
+
+def test_the_benchmarks_cohort_is_what_it_says(bench, tmp_path):
+    import anndata as ad
+
+    sheet = bench.make_cohort(tmp_path / "data", 6, 50, 20)
+    rows = [line.split(",") for line in sheet.read_text(encoding="utf-8").splitlines()[1:]]
+    assert [r[0] for r in rows] == [f"slide_{i:02d}" for i in range(6)] and len({r[2] for r in rows}) == 3
+    slides = [ad.read_h5ad(tmp_path / "data" / r[1], backed="r") for r in rows]
+    assert all(s.n_obs == 50 and s.n_vars <= 33 for s in slides)
+    assert slides[0].obs_names.tolist() != slides[3].obs_names.tolist()
+    sizes = {r[2]: ad.read_h5ad(tmp_path / "data" / r[2], backed="r").n_obs for r in rows}
+    assert sizes["atlas_2/sc.h5ad"] < sizes["atlas_0/sc.h5ad"]

@@ -41,9 +41,16 @@ from spadit.report.slide import best_of, status, summary_row
 
 log = logging.getLogger(__name__)
 
+MANY = 24
+"""More slides than this: those that pass are folded away in the table of slides, and maps are stored smaller."""
+THUMBNAIL_WIDTH = 480
+
 BINS = 10
 GENES_PER_BIN = 8
 """Calibration is shown in at most so many bins of at least so many genes."""
+
+LINES = {"pass": "#0072B2", "warn": "#E69F00", "not predictable": "#D55E00", "failed": "#D55E00"}
+"""Status of a slide -> colour of its line where there are many."""
 
 STEPS = ("READ", "QC", "PAIR", "SPLIT", "TRAIN", "IMPUTE", "EVALUATE")
 
@@ -267,11 +274,13 @@ def slides_sections(facts: Facts, rows: list[dict]) -> list[dict]:
         "warn": "Use with care.",
         "not predictable": "Hidden genes could not be recovered: do not use the imputed genes of this slide.",
     }
-    body = []
+    head, widths = ["Slide", "Status", "Why", "Reference"], ["20%", "1%", "auto", "18%"]
+    body, passed = [], []
     worst_first = ("failed", "not predictable", "warn", "pass")
     for r in sorted(rows, key=lambda r: worst_first.index(r["status"])):
         said = "<br>".join(text(part) for part in (good.get(r["status"]), r["reason"]) if part)
-        body.append([f"<strong>{text(r['sample'])}</strong>", badge(r["status"]), said, text(r["reference"])])
+        listed = passed if r["status"] == "pass" and len(rows) > MANY else body
+        listed.append([f"<strong>{text(r['sample'])}</strong>", badge(r["status"]), said, text(r["reference"])])
     sections = [
         section(
             "spadit_slides_table",
@@ -279,7 +288,12 @@ def slides_sections(facts: Facts, rows: list[dict]) -> list[dict]:
             "All slides",
             counts_sentence(rows) + (f" Rule: {text(_rule(facts))}" if _rule(facts) else ""),
             "html",
-            html_table(["Slide", "Status", "Why", "Reference"], body, ["20%", "1%", "auto", "18%"]),
+            (html_table(head, body, widths) if body else "")
+            + (
+                f"<details><summary>{words.plural(len(passed), 'slide')} that passed</summary>{html_table(head, passed, widths)}</details>"
+                if passed
+                else ""
+            ),
         )
     ]
     failed = [r for r in rows if r["status"] == "failed"]
@@ -503,6 +517,23 @@ def _boxes(facts: Facts, methods: list[str]) -> list[dict]:
     ]
 
 
+def small(picture: bytes) -> tuple[str, bytes]:
+    """A thumbnail as ('webp', a third of its bytes or fewer), or ('png', the same) where it isn't a picture that can be read.
+
+    MultiQC keeps what it shows twice, so 96 pictures of 50 KB would make a page that no mail takes.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(io.BytesIO(picture)).convert("RGB")
+        image.thumbnail((THUMBNAIL_WIDTH, THUMBNAIL_WIDTH))
+        stream = io.BytesIO()
+        image.save(stream, "webp", quality=70)
+    except (UnidentifiedImageError, OSError, KeyError):  # KeyError: built without WebP
+        return "png", picture
+    return "webp", stream.getvalue()
+
+
 def _maps(facts: Facts, status_of: dict[str, str]) -> list[dict]:
     """All thumbnails in one section: several images under one id would silently keep the last."""
     figures = []
@@ -515,11 +546,12 @@ def _maps(facts: Facts, status_of: dict[str, str]) -> list[dict]:
             table = facts.metrics[s]
             found = table.loc[(table["gene"] == gene) & (table["method"].map(style.role) == "model"), "pcc"]
             pcc = float(found.iloc[0]) if len(found) else None
-        image = base64.b64encode(facts.thumbnails[s]).decode()
+        kind, image = small(facts.thumbnails[s]) if len(facts.thumbnails) > MANY else ("png", facts.thumbnails[s])
+        image = base64.b64encode(image).decode()
         line = f"{text(gene)}, PCC {words.number(pcc)}" if gene else ""
         figures.append(
             '<figure style="margin:0;width:20rem;max-width:100%;break-inside:avoid">'
-            f'<img src="data:image/png;base64,{image}" alt="Spatial map of {text(gene)} on {text(s)}, measured beside imputed" '
+            f'<img loading="lazy" src="data:image/{kind};base64,{image}" alt="Map of {text(gene)} on {text(s)}, measured beside imputed" '
             'style="width:100%;background:#fff;border:1px solid rgba(128,128,128,.35);border-radius:.4rem;padding:.4rem">'
             '<figcaption style="font-size:.9em;overflow-wrap:anywhere;margin-top:.3rem">'
             f"<strong>{text(s)}</strong> {badge(status_of[s])}<br>{line}</figcaption></figure>"
@@ -748,9 +780,9 @@ def _overlap(facts: Facts) -> list[dict]:
     ]
 
 
-def training_sections(facts: Facts) -> list[dict]:
+def training_sections(facts: Facts, rows: list[dict]) -> list[dict]:
     """What the imputed values are made of, and training curves."""
-    return [*_trained(facts), *_curves(facts)]
+    return [*_trained(facts), *_curves(facts, {r["sample"]: r["status"] for r in rows})]
 
 
 def _trained(facts: Facts) -> list[dict]:
@@ -811,7 +843,7 @@ def _trained(facts: Facts) -> list[dict]:
     ]
 
 
-def _curves(facts: Facts) -> list[dict]:
+def _curves(facts: Facts, status_of: dict[str, str]) -> list[dict]:
     """Curves, a tab per kind of network and measure: all fits of a single slide, of several slides the fit that the report speaks of."""
     samples = [s for s in facts.samples if s in facts.curves and len(facts.curves[s])]
     data, labels = [], []
@@ -836,6 +868,9 @@ def _curves(facts: Facts) -> list[dict]:
     if not data:
         return []
     what = "One line per fit" if len(samples) == 1 else "One line per slide: its fit for delivery, or else for the test genes"
+    many = max(map(len, data)) > FEW
+    if many and len(samples) > 1:  # more colours than anybody could tell apart
+        what += " (blue: passed, orange: warnings, red: not predictable or failed)"
     return [
         section(
             "spadit_curves",
@@ -847,7 +882,7 @@ def _curves(facts: Facts) -> list[dict]:
             "linegraph",
             data if len(data) > 1 else data[0],
             pconfig={"id": "spadit_curves_plot", "title": "SpaDiT: training", "xlab": "Training step", "ylab": labels[0]["ylab"]}
-            | ({"showlegend": True} if max(map(len, data)) <= FEW else {})
+            | ({"colors": {text(s): LINES[status_of[s]] for s in samples}} if many and len(samples) > 1 else {"showlegend": True})
             | ({"data_labels": labels} if len(data) > 1 else {}),
         )
     ]
@@ -962,7 +997,7 @@ def summarize(inputs: Inputs, folder: str | Path, params: dict, versions: dict[s
         *variants.robustness_sections(_in_order(facts, facts.robustness)),
         *variants.ablation_sections(_in_order(facts, facts.ablation)),
         *quality_sections(facts),
-        *training_sections(facts),
+        *training_sections(facts, rows),
         *resources.resources_sections(facts.resources, facts.samples),
         *methods_sections(facts, params, versions),
     ]

@@ -66,18 +66,19 @@ def resources_sections(used: Sequence[Resources], samples: Sequence[str]) -> lis
             "spadit_resources_chapter",
             "By step",
             f"What tasks themselves measured: wall time and the largest resident memory of each with its child processes (what they "
-            f"share counts for each). All tasks together: {words.duration(total)}.{said} Attempts that were killed and tried again are not in "
+            f"share counts for each). All tasks together: {words.duration(total)}.{said} Attempts that were killed are not in "
             "it; they are in <code>pipeline_info/execution_trace</code>.",
             "html",
             html_table(["Step", "Tasks", "Time, median", "Time, longest", "Memory, median", "Memory, largest", "CPUs"], rows),
         )
     ]
-    ids = [i for i in dict.fromkeys([*samples, *sorted({r.id for r in used})]) if any(r.id == i for r in used)]
+    by_id: dict[str, list[Resources]] = {}
+    for r in used:
+        by_id.setdefault(r.id, []).append(r)
+    ids = [i for i in dict.fromkeys([*samples, *sorted(by_id)]) if i in by_id]
     steps = _ordered(used)
-    minutes = {
-        text(i): {s: round(v / 60, 4) for s in steps if (v := sum(r.seconds for r in used if r.id == i and r.step == s))} for i in ids
-    }
-    memory = {text(i): {s: round(max(v), 3) for s in steps if (v := [r.peak_gib for r in used if r.id == i and r.step == s])} for i in ids}
+    minutes = {text(i): {s: round(v / 60, 4) for s in steps if (v := sum(r.seconds for r in by_id[i] if r.step == s))} for i in ids}
+    memory = {text(i): {s: round(max(v), 3) for s in steps if (v := [r.peak_gib for r in by_id[i] if r.step == s])} for i in ids}
     largest = {i: {"peak": max(by.values())} for i, by in memory.items()}
     categories = {s: {"name": s.replace("_", " "), "color": COLORS[k % len(COLORS)]} for k, s in enumerate(steps)}
     sections.append(
