@@ -16,6 +16,7 @@ include { READ as READ_REFERENCE } from '../../modules/local/read/main'
 include { READ as READ_SLIDE     } from '../../modules/local/read/main'
 include { REPORT                 } from '../../modules/local/report/main'
 include { RUN_METHODS            } from '../../subworkflows/local/run_methods/main'
+include { SPATIALDATA            } from '../../modules/local/spatialdata/main'
 include { SPLIT                  } from '../../modules/local/split/main'
 include { SUMMARIZE              } from '../../modules/local/summarize/main'
 include { TRAIN                  } from '../../modules/local/train/main'
@@ -34,6 +35,7 @@ workflow {
     SPLIT(PAIR.out.pair.map { meta, a, b -> [meta, a, b, data.resolve('wanted genes.txt')] })
     TRAIN(PAIR.out.pair.join(SPLIT.out.split).map { meta, a, b, split -> [meta, a, b, split, []] }, [])
     IMPUTE(PAIR.out.pair.join(SPLIT.out.split).join(TRAIN.out.model).join(TRAIN.out.training))
+    SPATIALDATA(IMPUTE.out.imputed)
     EVALUATE(IMPUTE.out.imputed.join(PAIR.out.pair).join(SPLIT.out.split))
     FOLDS(PAIR.out.pair.map { meta, a, b -> [meta, a, b, []] })
     RUN_METHODS(PAIR.out.pair, FOLDS.out.folds, FOLDS.out.plan)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from nf import ROOT, nextflow, trace
 
-from spadit.contracts import Benchmark, Evaluation, Failure, Inputs, Pairing, QualityControl, Split, Training
+from spadit.contracts import Benchmark, Evaluation, Failure, Inputs, Pairing, QualityControl, Resources, Split, Training
 
 HERE = Path(__file__).resolve().parent
 
@@ -63,6 +63,7 @@ def test_stubs(tmp_path):
         "PLOT.plots": "plots",
         "PLOT.thumbnails": "s.1.thumbnail.png",
         "REPORT.html": "s.1.report.html",
+        "SPATIALDATA.store": "s.1.spatialdata.zarr",
         "BENCHMARK_PLOT.plots": "plots",
         "BENCHMARK_PLOT.thumbnails": "s.1.benchmark.png",
         "BENCHMARK_PLOT.ranking": "s.1.ranking.csv",
@@ -71,6 +72,7 @@ def test_stubs(tmp_path):
         "SUMMARIZE.multiqc": "slides_mqc.json",
         "SUMMARIZE.slides": "slides.json",
         "SUMMARIZE.table": "slides.csv",
+        "SUMMARIZE.citations": "citations.bib",
         "MULTIQC.report": "multiqc_report.html",
         "MULTIQC.data": "multiqc_report_data",
     }
@@ -184,6 +186,25 @@ def test_benchmark(steps):
     assert facts.best == ["ridge"] and set(facts.failed) == {"corr_weighted", "mine"}
     killed = [row for row in trace(folder / "out") if row["process"] == "RUN_FLOOR" and row["exit"] == "137"]
     assert len(killed) == 2 and {row["tag"] for row in killed} == {"s.1 corr_weighted fold 0"}  # tried once more
+
+
+def test_every_step_tells_what_it_needed(steps):
+    folder = steps[0]
+    facts = folder / "out/slides/s.1/facts"
+    found = {path.name.split(".")[2]: Resources.from_json(path) for path in facts.glob("*.resources.json")}
+    assert {"read", "qc", "pair", "split", "train", "impute", "evaluate", "plot", "report", "spatialdata"} <= set(found)
+    assert all(used.seconds > 0 and used.peak_gib > 0.02 for used in found.values())
+    assert (folder / "out/references/r/r.read.resources.json").exists()
+    report = (folder / "out/multiqc/multiqc_report.html").read_text(encoding="utf-8")
+    assert "Time, longest" in report and "Calibration of the reliability" in report
+    assert "@article{spadit," in (folder / "out/multiqc/citations.bib").read_text(encoding="utf-8")
+
+
+def test_spatialdata(steps):
+    store = steps[0] / "out/slides/s.1/s.1.spatialdata.zarr"
+    shape = json.loads((store / "tables/imputed/X/.zarray").read_text())["shape"]
+    imputed = ad.read_h5ad(steps[0] / "out/slides/s.1/s.1.imputed.h5ad")
+    assert tuple(shape) == imputed.shape and (store / "shapes/spots/shapes.parquet").stat().st_size > 1000
 
 
 def test_plots_and_reports(steps):
