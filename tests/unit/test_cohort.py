@@ -181,7 +181,7 @@ def multiqc(root: Path, folder: Path) -> tuple[str, float]:
     """Run MultiQC as the pipeline does, on the sections in ``folder/mqc``; returns the page and the seconds."""
     begun = time.monotonic()
     done = subprocess.run(
-        [Path(sys.executable).with_name("multiqc"), "--force", "--no-version-check", "--config", root / "assets/multiqc_config.yml"]
+        [sys.executable, "-m", "multiqc", "--force", "--no-version-check", "--config", root / "assets/multiqc_config.yml"]
         + ["--filename", "multiqc_report.html", "mqc"],
         cwd=folder,
         capture_output=True,

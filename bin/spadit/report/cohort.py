@@ -448,7 +448,7 @@ def _calibration(facts: Facts) -> list[dict]:
             | {ideal: [[round(low, 2), round(low, 2)], [round(high, 2), round(high, 2)]]},
             pconfig={
                 "id": "spadit_calibration_plot",
-                "title": "SpaDiT: expected and true PCC of hidden genes",
+                "title": "SpaDiT: expected and true PCC",
                 "xlab": "Expected PCC (mean of the bin)",
                 "ylab": "True PCC (mean of the bin)",
                 "showlegend": True,
