@@ -115,7 +115,7 @@ def steps(tmp_path_factory):
     Inputs(slides=rows).to_json(data / "inputs.json")
     (data / "params.json").write_text('{"seed": 0}')
     (data / "versions.yml").write_text("READ_SLIDE:\n  anndata: '0.11'\n")
-    given = ["--max_steps", 2, "--n_models", 1, "--folds", 2, "--multiqc_title", "It's $HOME", "--min_spot_counts", 5]
+    given = ["--max_steps", 2, "--n_models", 1, "--folds", 2, "--multiqc_title", "It's $HOME <b>", "--min_spot_counts", 5]
     compared = ["--benchmark", "--methods", "ridge,corr_weighted", "-c", folder / "kill.config"]
     result = start("steps.nf", folder, *given, *compared)
     assert result.returncode == 0, result.stdout
@@ -217,4 +217,4 @@ def test_plots_and_reports(steps):
     assert states["broken"]["status"] == "failed" and "cut short.h5ad" in states["broken"]["reason"]
     assert states["s.1"]["status"] in ("pass", "warn", "not predictable")
     report = (folder / "out/multiqc/multiqc_report.html").read_text(encoding="utf-8")
-    assert "<title>It's $HOME" in report.replace("&#39;", "'")  # the title, quoted for the shell
+    assert "<title>It's $HOME &lt;b&gt;" in report.replace("&#39;", "'")  # the title, quoted for the shell and for HTML

@@ -60,6 +60,7 @@ def resources_sections(used: Sequence[Resources], samples: Sequence[str]) -> lis
     gpu = max(r.gpu_peak_gib for r in used)
     said = f" GPU memory: at most {words.number(gpu)} GiB." if gpu else ""
     total = sum(r.seconds for r in used)
+    widths = ["15%", "9%", "15%", "21%", "12%", "19%", "9%"]
     sections = [
         section(
             "spadit_resources",
@@ -69,7 +70,7 @@ def resources_sections(used: Sequence[Resources], samples: Sequence[str]) -> lis
             f"share counts for each). All tasks together: {words.duration(total)}.{said} Attempts that were killed are not in "
             "it; they are in <code>pipeline_info/execution_trace</code>.",
             "html",
-            html_table(["Step", "Tasks", "Time, median", "Time, longest", "Memory, median", "Memory, largest", "CPUs"], rows),
+            html_table(["Step", "Tasks", "Time, median", "Time, longest", "Memory, median", "Memory, largest", "CPUs"], rows, widths),
         )
     ]
     by_id: dict[str, list[Resources]] = {}
