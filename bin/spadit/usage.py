@@ -15,23 +15,16 @@ SECONDS_BETWEEN = 1.0
 
 def tree_gib(root: int) -> float:
     """Resident memory of a process and all its descendants now, in GiB; 0 where there is no /proc."""
-    parent, pages = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            # the name of a program, in brackets, may hold blanks and brackets
-            fields = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except OSError:  # it has just ended
-            continue
-        parent[int(folder.name)], pages[int(folder.name)] = int(fields[1]), int(fields[21])
-    children: dict[int, list[int]] = {}
-    for pid, above in parent.items():
-        children.setdefault(above, []).append(pid)
-    total, waiting = 0, [root]
+    pages, waiting = 0, [root]
     while waiting:
-        pid = waiting.pop()
-        total += pages.get(pid, 0)
-        waiting += children.get(pid, [])
-    return total * os.sysconf("SC_PAGE_SIZE") / GIB
+        folder = Path("/proc") / str(waiting.pop())
+        try:
+            pages += int((folder / "statm").read_text(encoding="ascii").split()[1])
+            for children in folder.glob("task/*/children"):
+                waiting += map(int, children.read_text(encoding="ascii").split())
+        except (OSError, IndexError):  # it has just ended
+            continue
+    return pages * os.sysconf("SC_PAGE_SIZE") / GIB
 
 
 def own_peak_gib() -> float:
