@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from spadit.contracts import Benchmark, Evaluation, Inputs, Pairing, QualityControl, Resources, Split, Training
+from spadit.contracts import Benchmark, Evaluation, Inputs, Pairing, QualityControl, Split, Training, Usage
 
 METHODS = {"SpaDiT": 0.4, "corr_weighted": 0.35, "ridge": 0.3, "library_size": 0.1, "oracle_ridge": 0.6}
 """Method -> typical PCC."""
@@ -245,13 +245,13 @@ def benchmark_files(folder: Path, sample: str = "cortex", spots: slice = slice(N
 STEP_SECONDS = {"read": 8, "qc": 6, "pair": 7, "split": 4, "train": 900, "impute": 80, "evaluate": 60, "plot": 30, "report": 9}
 
 
-def write_resources(folder: Path, sample: str, factor: float = 1.0, reference: str = "") -> None:
+def write_usage(folder: Path, sample: str, factor: float = 1.0, reference: str = "") -> None:
     """Time and memory of a slide's steps, and of its reference's."""
     for k, (step, seconds) in enumerate(STEP_SECONDS.items()):
-        Resources(sample, "slide", step, seconds * factor, 0.4 + 0.3 * k * factor, 2).to_json(folder / f"{sample}.{step}.resources.json")
+        Usage(sample, "slide", step, seconds * factor, 0.4 + 0.3 * k * factor, 2).to_json(folder / f"{sample}.{step}.usage.json")
     for step in ("read", "qc"):
         name = reference or f"{sample}_reference"
-        Resources(name, "reference", step, 12.0, 1.5, 1).to_json(folder / f"{name}.{step}.resources.json")
+        Usage(name, "reference", step, 12.0, 1.5, 1).to_json(folder / f"{name}.{step}.usage.json")
 
 
 def write_variants(folder: Path, sample: str) -> None:
@@ -319,7 +319,7 @@ def write_cohort(folder: Path, names: list[str], n_genes: int = 150, thumbnail_b
         atlas = QualityControl.from_json(paths["qc_reference"])
         atlas.id = references[name]
         atlas.to_json(folder / f"{atlas.id}.qc.json")
-        write_resources(folder, name, scale, references[name])
+        write_usage(folder, name, scale, references[name])
         (folder / f"{name}.thumbnail.png").write_bytes(_thumbnail(rng, thumbnail_bytes))
     return inputs(*names, references=references)
 

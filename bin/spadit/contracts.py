@@ -287,10 +287,10 @@ class Benchmark(Contract):
 
 
 @dataclasses.dataclass
-class Resources(Contract):
+class Usage(Contract):
     """What a step needed, as the task itself measured it."""
 
-    kind: ClassVar[str] = "resources"
+    kind: ClassVar[str] = "usage"
 
     id: str
     role: str

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from nf import ROOT, nextflow, trace
 
-from spadit.contracts import Benchmark, Evaluation, Failure, Inputs, Pairing, QualityControl, Resources, Split, Training
+from spadit.contracts import Benchmark, Evaluation, Failure, Inputs, Pairing, QualityControl, Split, Training, Usage
 
 HERE = Path(__file__).resolve().parent
 
@@ -191,10 +191,10 @@ def test_benchmark(steps):
 def test_every_step_tells_what_it_needed(steps):
     folder = steps[0]
     facts = folder / "out/slides/s.1/facts"
-    found = {path.name.split(".")[2]: Resources.from_json(path) for path in facts.glob("*.resources.json")}
+    found = {path.name.split(".")[2]: Usage.from_json(path) for path in facts.glob("*.usage.json")}
     assert {"read", "qc", "pair", "split", "train", "impute", "evaluate", "plot", "report", "spatialdata"} <= set(found)
     assert all(used.seconds > 0 and used.peak_gib > 0.02 for used in found.values())
-    assert (folder / "out/references/r/r.read.resources.json").exists()
+    assert (folder / "out/references/r/r.read.usage.json").exists()
     report = (folder / "out/multiqc/multiqc_report.html").read_text(encoding="utf-8")
     assert "Time, longest" in report and "Calibration of the reliability" in report
     assert "@article{spadit," in (folder / "out/multiqc/citations.bib").read_text(encoding="utf-8")

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from report_facts import inputs, write_cohort, write_resources, write_slide, write_variants
+from report_facts import inputs, write_cohort, write_slide, write_usage, write_variants
 
-from spadit.contracts import Resources
+from spadit.contracts import Usage
 from spadit.report import cohort, references, words
 from spadit.usage import Meter
 
@@ -33,7 +33,7 @@ def facts(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("facts")
     for name in ("imputed", "slide"):
         write_slide(folder, "cortex", genes=[f"G{k}" for k in range(40)])[name].unlink()
-    write_resources(folder, "cortex")
+    write_usage(folder, "cortex")
     write_variants(folder, "cortex")
     pd.DataFrame({"method": ["SpaDiT", "Tangram", "stDiff"], "status": ["ok", "ok", "failed: x"], "median_pcc": [0.4, 0.3, None]}).to_csv(
         folder / "cortex.ranking.csv", index=False
@@ -101,19 +101,19 @@ def test_meter_sees_memory_of_child_processes():
 
 
 def test_executable_notes_what_it_needed(tmp_path, root, make_slide, save):
-    data, note = save(make_slide(), "st.h5ad"), tmp_path / "s.read.resources.json"
+    data, note = save(make_slide(), "st.h5ad"), tmp_path / "s.read.usage.json"
     command = [sys.executable, root / "bin/spadit_read.py", "--id", "s", "--input", data, "--output", tmp_path / "o.h5ad"]
-    subprocess.run([*command, "--resources", note, "--threads", "2"], check=True, timeout=120)
-    used = Resources.from_json(note)
+    subprocess.run([*command, "--usage", note, "--threads", "2"], check=True, timeout=120)
+    used = Usage.from_json(note)
     assert (used.id, used.role, used.step, used.threads) == ("s", "slide", "read", 2)
     assert 0 < used.seconds < 120 and 0.02 < used.peak_gib < 8
 
 
 def test_resources_by_step_and_by_slide(facts, tmp_path):
     made = sections(facts, tmp_path, inputs("cortex"))
-    table = re.sub(r"<[^>]+>", " ", made["spadit_resources"]["data"])
+    table = re.sub(r"<[^>]+>", " ", made["spadit_usage"]["data"])
     assert re.search(r"read +2 +10 s +12 s \(cortex_reference\) +0\.95 GiB +1\.50 GiB \(cortex_reference\) +1 or 2", table)
-    time_bars, memory = made["spadit_resources_slides"]["data"]
+    time_bars, memory = made["spadit_usage_slides"]["data"]
     assert time_bars["cortex"]["train"] == 15 and memory["cortex"]["peak"] == pytest.approx(2.8)
     assert list(time_bars) == ["cortex", "cortex_reference"]
     assert made["spadit_summary"]["data"]["cortex"]["minutes"] == pytest.approx(1104 / 60)

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from spadit.contracts import Benchmark, Evaluation, Failure, Inputs, Pairing, QualityControl, Resources, Split, Training, _plain, write_text
+from spadit.contracts import Benchmark, Evaluation, Failure, Inputs, Pairing, QualityControl, Split, Training, Usage, _plain, write_text
 from spadit.errors import InputError
 from spadit.plots import benchmark, style, training
-from spadit.report import references, resources, variants, words
+from spadit.report import references, usage, variants, words
 from spadit.report.mqc import (
     FEW,
     SCALES,
@@ -76,7 +76,7 @@ class Facts:
     ranking: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
     robustness: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
     ablation: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
-    resources: list[Resources] = dataclasses.field(default_factory=list)
+    usage: list[Usage] = dataclasses.field(default_factory=list)
     rankings: dict[str, bytes] = dataclasses.field(default_factory=dict)
     """Small pictures of the benchmark's ranking."""
     failures: dict[str, list[Failure]] = dataclasses.field(default_factory=dict)
@@ -115,8 +115,8 @@ def collect(inputs: Inputs, folder: str | Path) -> Facts:
                 elif kind == "failure":
                     failure = Failure.from_json(path)
                     facts.failures.setdefault(failure.id, []).append(failure)
-                elif kind == "resources":
-                    facts.resources.append(Resources.from_json(path))
+                elif kind == "usage":
+                    facts.usage.append(Usage.from_json(path))
                 elif kind in kinds:
                     fact = kinds[kind].from_json(path)
                     getattr(facts, kind)[fact.sample] = fact
@@ -238,7 +238,7 @@ def counts_sentence(rows: list[dict]) -> str:
 def general_stats(facts: Facts, rows: list[dict]) -> dict:
     """Run summary: one line per slide at the top of the report."""
     keys = ("status", "median_pcc", "best_floor_pcc", "ceiling_pcc", "coverage", "n_scored", "n_unmeasured", "n_spots", "n_shared")
-    needed = {s: resources.totals([r for r in facts.resources if r.id == s and r.role == "slide"]) for s in facts.samples}
+    needed = {s: usage.totals([r for r in facts.usage if r.id == s and r.role == "slide"]) for s in facts.samples}
     return {
         "id": "spadit_summary",
         "plot_type": "generalstats",
@@ -998,7 +998,7 @@ def summarize(inputs: Inputs, folder: str | Path, params: dict, versions: dict[s
         *variants.ablation_sections(_in_order(facts, facts.ablation)),
         *quality_sections(facts),
         *training_sections(facts, rows),
-        *resources.resources_sections(facts.resources, facts.samples),
+        *usage.usage_sections(facts.usage, facts.samples),
         *methods_sections(facts, params, versions),
     ]
     outdir = Path(outdir)

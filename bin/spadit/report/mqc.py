@@ -15,7 +15,7 @@ PARENTS = {
     "spadit_accuracy": ("Accuracy", "How well genes were imputed that each slide measured but that were hidden from the model."),
     "spadit_quality": ("Data", "What went in: counts, genes, filters, and the genes that slide and reference share."),
     "spadit_training": ("Training", "What imputed values are made of, and how the networks learned."),
-    "spadit_resources_chapter": ("Resources", "Time and memory that the steps needed."),
+    "spadit_usage_chapter": ("Resources used", "Time and memory that the steps needed."),
     "spadit_methods": ("Methods", "What was done, with which settings and software."),
 }
 """Chapters of the report: id -> (name, description). Their order, and that of sections, is in assets/multiqc_config.yml."""

@@ -13,7 +13,7 @@ process BENCHMARK_PLOT {
     tuple val(meta), path("${meta.id}.benchmark.json"), optional: true, topic: facts, emit: benchmark
     tuple val(meta), path("${meta.id}.{robustness,ablation}.csv"), optional: true, topic: facts, emit: variants
     tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
-    tuple val(meta), path("*.resources.json"), optional: true, topic: facts, emit: resources
+    tuple val(meta), path("*.usage.json"), optional: true, topic: facts, emit: usage
     tuple val("${task.process}"), val('spadit'), eval('spadit_benchmark_plot.py --version'), topic: versions, emit: versions_spadit
     tuple val("${task.process}"), val('matplotlib'), eval('''python3 -c "from importlib.metadata import version; print(version('matplotlib'))" || echo unknown'''), topic: versions, emit: versions_matplotlib
 
@@ -28,7 +28,7 @@ process BENCHMARK_PLOT {
         --id '${meta.id}' \\
         --role slide \\
         --failure '${meta.id}.benchmark_plot.failure.json' \\
-        --resources '${meta.id}.benchmark_plot.resources.json' \\
+        --usage '${meta.id}.benchmark_plot.usage.json' \\
         --threads ${task.cpus} \\
         --benchmark benchmark \\
         --slide ${slide} \\

@@ -13,7 +13,7 @@ process RANK {
     tuple val(meta), path("${what}/*.h5ad"), optional: true, emit: imputed
     tuple val(meta), path("${what}/benchmark.json"), optional: true, emit: benchmark
     tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
-    tuple val(meta), path("*.resources.json"), optional: true, topic: facts, emit: resources
+    tuple val(meta), path("*.usage.json"), optional: true, topic: facts, emit: usage
     tuple val("${task.process}"), val('spadit'), eval('spadit_rank.py --version'), topic: versions, emit: versions_spadit
     tuple val("${task.process}"), val('scipy'), eval('''python3 -c "from importlib.metadata import version; print(version('scipy'))" || echo unknown'''), topic: versions, emit: versions_scipy
 
@@ -25,7 +25,7 @@ process RANK {
         --id '${meta.id}' \\
         --role slide \\
         --failure '${meta.id}.rank_${what}.failure.json' \\
-        --resources '${meta.id}.rank_${what}.resources.json' \\
+        --usage '${meta.id}.rank_${what}.usage.json' \\
         --threads ${task.cpus} \\
         --slide ${slide} \\
         --folds ${folds} \\

@@ -9,7 +9,7 @@ process SPATIALDATA {
     output:
     tuple val(meta), path("${meta.id}.spatialdata.zarr"), optional: true, emit: store
     tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
-    tuple val(meta), path("*.resources.json"), optional: true, topic: facts, emit: resources
+    tuple val(meta), path("*.usage.json"), optional: true, topic: facts, emit: usage
     tuple val("${task.process}"), val('spadit'), eval('spadit_spatialdata.py --version'), topic: versions, emit: versions_spadit
     tuple val("${task.process}"), val('pyarrow'), eval('''python3 -c "from importlib.metadata import version; print(version('pyarrow'))" || echo unknown'''), topic: versions, emit: versions_pyarrow
 
@@ -20,7 +20,7 @@ process SPATIALDATA {
         --id '${meta.id}' \\
         --role slide \\
         --failure '${meta.id}.spatialdata.failure.json' \\
-        --resources '${meta.id}.spatialdata.resources.json' \\
+        --usage '${meta.id}.spatialdata.usage.json' \\
         --threads ${task.cpus} \\
         --imputed ${imputed} \\
         ${args} \\

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from spadit.contracts import Resources
+from spadit.contracts import Usage
 from spadit.report import words
 from spadit.report.mqc import html_table, section, text
 
@@ -19,17 +19,17 @@ COLORS = (
 )  # fmt: skip
 
 
-def _ordered(used: Sequence[Resources]) -> list[str]:
+def _ordered(used: Sequence[Usage]) -> list[str]:
     found = {r.step for r in used}
     return [s for s in STEPS if s in found] + sorted(found - set(STEPS))
 
 
-def totals(used: Sequence[Resources]) -> dict[str, float]:
+def totals(used: Sequence[Usage]) -> dict[str, float]:
     """Minutes and largest GiB of one slide's steps; empty without any."""
     return {"minutes": sum(r.seconds for r in used) / 60, "peak_gib": max(r.peak_gib for r in used)} if used else {}
 
 
-def resources_sections(used: Sequence[Resources], samples: Sequence[str]) -> list[dict]:
+def usage_sections(used: Sequence[Usage], samples: Sequence[str]) -> list[dict]:
     """A table with a row per step, for whoever sets limits, and bars with time and memory per slide.
 
     Parameters
@@ -63,8 +63,8 @@ def resources_sections(used: Sequence[Resources], samples: Sequence[str]) -> lis
     widths = ["15%", "9%", "15%", "21%", "12%", "19%", "9%"]
     sections = [
         section(
-            "spadit_resources",
-            "spadit_resources_chapter",
+            "spadit_usage",
+            "spadit_usage_chapter",
             "By step",
             f"What tasks themselves measured: wall time and the largest resident memory of each with its child processes (what they "
             f"share counts for each). All tasks together: {words.duration(total)}.{said} Attempts that were killed are not in "
@@ -73,7 +73,7 @@ def resources_sections(used: Sequence[Resources], samples: Sequence[str]) -> lis
             html_table(["Step", "Tasks", "Time, median", "Time, longest", "Memory, median", "Memory, largest", "CPUs"], rows, widths),
         )
     ]
-    by_id: dict[str, list[Resources]] = {}
+    by_id: dict[str, list[Usage]] = {}
     for r in used:
         by_id.setdefault(r.id, []).append(r)
     ids = [i for i in dict.fromkeys([*samples, *sorted(by_id)]) if i in by_id]
@@ -84,8 +84,8 @@ def resources_sections(used: Sequence[Resources], samples: Sequence[str]) -> lis
     categories = {s: {"name": s.replace("_", " "), "color": COLORS[k % len(COLORS)]} for k, s in enumerate(steps)}
     sections.append(
         section(
-            "spadit_resources_slides",
-            "spadit_resources_chapter",
+            "spadit_usage_slides",
+            "spadit_usage_chapter",
             "By slide",
             "Time of each slide's steps, one on top of the other (independent steps ran side by side), and the largest memory of any of "
             "them. References have bars of their own.",
@@ -93,7 +93,7 @@ def resources_sections(used: Sequence[Resources], samples: Sequence[str]) -> lis
             [minutes, largest],
             categories=[categories, {"peak": {"name": "largest memory", "color": "#0072B2"}}],
             pconfig={
-                "id": "spadit_resources_plot",
+                "id": "spadit_usage_plot",
                 "title": "SpaDiT: time and memory",
                 "ylab": "Minutes",
                 "cpswitch": False,
