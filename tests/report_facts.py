@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from spadit.contracts import Benchmark, Evaluation, Inputs, Pairing, QualityControl, Split, Training
+from spadit.contracts import Benchmark, Evaluation, Inputs, Pairing, QualityControl, Split, Training, Usage
 
 METHODS = {"SpaDiT": 0.4, "corr_weighted": 0.35, "ridge": 0.3, "library_size": 0.1, "oracle_ridge": 0.6}
 """Method -> typical PCC."""
@@ -241,3 +241,98 @@ def benchmark_files(folder: Path, sample: str = "cortex", spots: slice = slice(N
         folder / "benchmark.json"
     )
     return folder, slide
+
+
+STEP_SECONDS = {"read": 8, "qc": 6, "pair": 7, "split": 4, "train": 900, "impute": 80, "evaluate": 60, "plot": 30, "report": 9}
+
+
+def write_usage(folder: Path, sample: str, factor: float = 1.0, reference: str = "") -> None:
+    """Time and memory of a slide's steps, and of its reference's."""
+    for k, (step, seconds) in enumerate(STEP_SECONDS.items()):
+        Usage(sample, "slide", step, seconds * factor, 0.4 + 0.3 * k * factor, 2).to_json(folder / f"{sample}.{step}.usage.json")
+    for step in ("read", "qc"):
+        name = reference or f"{sample}_reference"
+        Usage(name, "reference", step, 12.0, 1.5, 1).to_json(folder / f"{name}.{step}.usage.json")
+
+
+def write_variants(folder: Path, sample: str) -> None:
+    """robustness.csv and ablation.csv of a slide, in which one method has no numbers at one rate and one variant failed."""
+    rows = []
+    for method, typical in METHODS.items():
+        for rate in (0.0, 0.1, 0.3, 0.5, 0.7):
+            gone = method == "ridge" and rate == 0.7
+            pcc = None if gone else typical * (1 - 0.6 * rate)
+            row = {"method": method, "kind": "method", "rate": rate, "status": "failed: <b>no memory</b>" if gone else "ok"}
+            rows.append(row | {"median_pcc": pcc, "robustness_score": None if gone else max(0, typical - 0.3 * rate)})
+    pd.DataFrame(rows).to_csv(folder / f"{sample}.robustness.csv", index=False)
+    variants = [("backbone", "SpaDiT", 0.9), ("backbone", "U-Net", 0.4), ("parts", "SpaDiT", 0.8), ("parts", "no condition", None)]
+    table = [
+        {
+            "group": group, "variant": name, "description": f"{name} alone", "status": "ok" if score else "failed: odd", "n_seeds": 3,
+            "n_genes": 12, "accuracy_score_mean": score, "accuracy_score_sd": score and 0.02, "median_pcc_mean": score and score / 2,
+            "median_pcc_sd": score and 0.01, "seconds": 60,
+        }
+        for group, name, score in variants
+    ]  # fmt: skip
+    pd.DataFrame(table).to_csv(folder / f"{sample}.ablation.csv", index=False)
+
+
+def write_cohort(folder: Path, names: list[str], n_genes: int = 150, thumbnail_bytes: int = 50_000) -> Inputs:
+    """Facts of many slides, with curves and thumbnails as large as real ones; a tenth can't be predicted, one failed, one has warnings."""
+    from spadit.contracts import Failure
+
+    made = folder.parent / "one"
+    references = {name: f"atlas_{k % 3}" for k, name in enumerate(names)}
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(names):
+        if k == 5:
+            Failure(name, "slide", "read", "st.h5ad is cut short: it ends at byte 1,024.", "Copy the file again.").to_json(
+                folder / f"failed{k}.json"
+            )
+            continue
+        weak = k % 10 == 7
+        paths = write_slide(
+            made,
+            name,
+            "not predictable" if weak else "pass",
+            genes=[f"Gene{g}" for g in range(n_genes)],
+            warnings=["Half of the spots have fewer than 3 counts."] if k == 3 else None,
+        )
+        paths["imputed"].unlink()
+        paths["slide"].unlink()
+        scale = rng.uniform(0.6, 1.2)
+        table = pd.read_csv(paths["metrics"])
+        table["reliability"] = (0.05 if weak else 1) * rng.uniform(0, 0.7, len(table))
+        table["pcc"] = (0.3 * table["pcc"] + 0.7 * table["reliability"] + rng.normal(0, 0.08, len(table))) * scale
+        table.to_csv(folder / paths["metrics"].name, index=False)
+        steps = np.arange(10, 310, 10)
+        rows = [
+            (fit, mode, "final", network, int(s), 1 / (1 + s / 50) + rng.normal(0, 0.01), scale * (0.5 - np.exp(-s / 80) / 3))
+            for fit in (*BLENDS, "fold_1", "fold_2", "fold_3", "fold_4")
+            for mode in ("token", "whole_slide")
+            for network in (0, 1)
+            for s in steps
+        ]
+        columns = ["fit", "mode", "stage", "network", "step", "train_loss", "validation_pcc"]
+        pd.DataFrame(rows, columns=columns).to_csv(folder / paths["curves"].name, index=False)
+        for what in ("qc_slide", "pairing", "split", "training", "evaluation"):
+            (folder / paths[what].name).write_text(paths[what].read_text(encoding="utf-8"), encoding="utf-8")
+        atlas = QualityControl.from_json(paths["qc_reference"])
+        atlas.id = references[name]
+        atlas.to_json(folder / f"{atlas.id}.qc.json")
+        write_usage(folder, name, scale, references[name])
+        (folder / f"{name}.thumbnail.png").write_bytes(_thumbnail(rng, thumbnail_bytes))
+    return inputs(*names, references=references)
+
+
+def _thumbnail(rng: np.random.Generator, size: int) -> bytes:
+    """A small picture of two maps that takes about so many bytes: noise after its end fills it up."""
+    import io
+
+    import matplotlib.image
+
+    x = np.linspace(0, 1, 320)
+    image = np.sin(6 * x[None, :] + rng.uniform(0, 6)) * np.cos(5 * x[:160, None] + rng.uniform(0, 6))
+    stream = io.BytesIO()
+    matplotlib.image.imsave(stream, image, cmap="viridis", format="png")
+    return stream.getvalue() + rng.bytes(max(0, size - stream.tell()))

@@ -12,6 +12,7 @@ include { PREPARE_INPUTS  } from '../subworkflows/local/prepare_inputs/main'
 include { QUALITY_CONTROL } from '../subworkflows/local/quality_control/main'
 include { REPORT          } from '../modules/local/report/main'
 include { REPORT_COHORT   } from '../subworkflows/local/report/main'
+include { SPATIALDATA     } from '../modules/local/spatialdata/main'
 include { SPLIT           } from '../modules/local/split/main'
 
 workflow SPADIT {
@@ -49,6 +50,9 @@ workflow SPADIT {
     }
 
     ch_imputed = IMPUTE_SLIDES.out.imputed
+    if (all_params.spatialdata) {
+        SPATIALDATA(ch_imputed)
+    }
     PLOT(ch_imputed.join(ch_slide).join(IMPUTE_SLIDES.out.metrics).join(IMPUTE_SLIDES.out.evaluation))
     REPORT(
         ch_imputed

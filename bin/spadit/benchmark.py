@@ -13,8 +13,6 @@ import gzip
 import hashlib
 import json
 import math
-import resource
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -35,6 +33,7 @@ from spadit.io.hdf5 import opened
 from spadit.methods import METHODS, Method, method_problems, visible_part
 from spadit.methods.spadit import VARIANTS
 from spadit.split import drawn_order
+from spadit.usage import own_peak_gib
 
 MEASURES = ["pcc", "spearman", "ssim", "rmse", "js"]
 
@@ -350,12 +349,6 @@ def run_method(
     return made, seconds
 
 
-def peak_gib() -> float:
-    """Largest memory this process has had so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
-
-
 def try_method(run: MethodRun, method: Method, *arguments, **options) -> ad.AnnData | None:
     """:func:`run_method` with its outcome written into ``run``: what a method raises is its failure, not the pipeline's.
 
@@ -375,9 +368,9 @@ def try_method(run: MethodRun, method: Method, *arguments, **options) -> ad.AnnD
             raise MemoryError(str(error)) from error
         said = error.message if isinstance(error, SpaditError) else f"{type(error).__name__}: {error}"
         run.status, run.reason = "failed", " ".join(said.split())[:300]
-        run.peak_gib = peak_gib()
+        run.peak_gib = own_peak_gib()
         return None
-    run.status, run.peak_gib = "ok", peak_gib()
+    run.status, run.peak_gib = "ok", own_peak_gib()
     return made
 
 

@@ -10,8 +10,9 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from spadit.contracts import Failure
+from spadit.contracts import Failure, Usage
 from spadit.errors import SpaditError
+from spadit.usage import Meter
 
 DISK_TROUBLE = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 MEMORY_TROUBLE = ("can't allocate memory", "annot allocate memory", "failed to map segment")  # of torch, of the system, of its loader
@@ -19,13 +20,14 @@ OUT_OF_MEMORY = 137  # the exit code of a task killed for memory: the pipeline r
 
 
 def parser(description: str, step: str) -> argparse.ArgumentParser:
-    """An argument parser with the options every executable has: --id, --failure, --threads and --version."""
+    """An argument parser with the options every executable has: --id, --failure, --usage, --threads and --version."""
     from spadit import __version__
 
     p = argparse.ArgumentParser(prog=f"spadit_{step}.py", description=description, allow_abbrev=False)
     p.add_argument("--id", required=True, help="name of the sample or reference, used in messages and file names")
     p.add_argument("--role", default="slide", choices=["slide", "reference"], help="what the id names")
     p.add_argument("--failure", help="write a problem with the data to this JSON file and exit 0, so that other slides go on")
+    p.add_argument("--usage", help="write the time and memory that the step needed to this JSON file")
     p.add_argument("--threads", type=int, default=1, help="CPU threads to use (default: 1)")
     p.add_argument("--version", action="version", version=__version__)
     return p
@@ -45,8 +47,11 @@ def run(step: str, arguments: argparse.Namespace, work: Callable[[argparse.Names
         os.environ.setdefault(name, threads)
     # threads that wait by spinning slow a shared machine down up to twentyfold (measured: two busy cores, two threads)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    meter = Meter() if arguments.usage else None
     try:
         work(arguments)
+        if meter:
+            Usage(arguments.id, arguments.role, step, threads=arguments.threads, **meter.stop()).to_json(arguments.usage)
         return 0
     except SpaditError as error:
         failure = Failure(arguments.id, arguments.role, step, error.message, error.remedy)

@@ -366,6 +366,25 @@ class Benchmark(Contract):
 
 
 @dataclasses.dataclass
+class Usage(Contract):
+    """What a step needed, as the task itself measured it."""
+
+    kind: ClassVar[str] = "usage"
+
+    id: str
+    role: str
+    """'slide' or 'reference'."""
+    step: str
+    seconds: float
+    """Wall time of the executable, without the start of the container."""
+    peak_gib: float
+    """Largest resident memory of the executable and its child processes together; memory that they share counts for each of them."""
+    threads: int
+    gpu_peak_gib: float = 0.0
+    """Largest memory that PyTorch held on the GPU; 0 without one."""
+
+
+@dataclasses.dataclass
 class Failure(Contract):
     """Why a slide or a reference could not be processed. It stands in the report in the slide's place."""
 

@@ -19,6 +19,7 @@ include { READ as READ_REFERENCE } from '../../modules/local/read/main'
 include { READ as READ_SLIDE     } from '../../modules/local/read/main'
 include { REPORT                 } from '../../modules/local/report/main'
 include { RUN_METHODS            } from '../../subworkflows/local/run_methods/main'
+include { SPATIALDATA            } from '../../modules/local/spatialdata/main'
 include { SPLIT                  } from '../../modules/local/split/main'
 include { SUMMARIZE              } from '../../modules/local/summarize/main'
 include { TRAIN                  } from '../../modules/local/train/main'
@@ -42,6 +43,7 @@ workflow {
     ch_huge = ch_slide.map { meta, a, b, split -> [meta + [id: 'huge'], a, b, split, data.resolve('huge.resources.json'), needs + [train_minutes: 1000], []] }
     TRAIN(ch_slide.join(SPLIT.out.resources).map { row -> row + [needs, []] }.mix(ch_huge), [])
     IMPUTE(ch_slide.join(TRAIN.out.model).join(TRAIN.out.training).map { row -> row + [needs] })
+    SPATIALDATA(IMPUTE.out.imputed)
     EVALUATE(IMPUTE.out.imputed.join(PAIR.out.pair).join(SPLIT.out.split))
     FOLDS(PAIR.out.pair.map { meta, a, b -> [meta, a, b, []] })
     RUN_METHODS(PAIR.out.pair, FOLDS.out.folds, FOLDS.out.plan)

@@ -18,6 +18,7 @@ include { RANK             } from '../../modules/local/rank/main'
 include { READ             } from '../../modules/local/read/main'
 include { REPORT           } from '../../modules/local/report/main'
 include { RUN_METHOD       } from '../../modules/local/run_method/main'
+include { SPATIALDATA      } from '../../modules/local/spatialdata/main'
 include { SPLIT            } from '../../modules/local/split/main'
 include { SUMMARIZE        } from '../../modules/local/summarize/main'
 include { TRAIN            } from '../../modules/local/train/main'
@@ -42,6 +43,7 @@ workflow {
     RANK([meta, any_file('s.1.slide.h5ad'), any_file('folds.json'), any_file('plan.json'), [any_file('s.1.ridge.fold0.h5ad'), any_file('s.1.ridge.fold0.run.json')], ['a', 'b'], [any_file('mine.csv'), any_file('own/mine.csv')]], 'benchmark')
     PLOT([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.slide.h5ad'), any_file('s.1.metrics.csv'), any_file('s.1.evaluation.json')])
     REPORT([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.metrics.csv'), any_file('s.1.qc.json'), any_file('r.qc.json'), any_file('s.1.pairing.json'), any_file('s.1.split.json'), any_file('s.1.training.json'), any_file('s.1.evaluation.json'), any_file('s.1.curves.csv'), any_file('plots'), []])
+    SPATIALDATA([meta, any_file('s.1.imputed.h5ad')])
     BENCHMARK_PLOT([meta, any_file('s.1.slide.h5ad'), [any_file('ranking.csv'), any_file('metrics.csv'), any_file('ridge.h5ad')]])
     BENCHMARK_COHORT([any_file('s.1.ranking.csv')])
     SUMMARIZE(any_file('inputs.json'), any_file('params.json'), any_file('versions.yml'), [any_file('s.1.qc.json'), any_file('r.qc.json')])
@@ -74,6 +76,7 @@ workflow {
     show('PLOT.plots', PLOT.out.plots)
     show('PLOT.thumbnails', PLOT.out.thumbnails)
     show('REPORT.html', REPORT.out.html)
+    show('SPATIALDATA.store', SPATIALDATA.out.store)
     show('BENCHMARK_PLOT.plots', BENCHMARK_PLOT.out.plots)
     show('BENCHMARK_PLOT.thumbnails', BENCHMARK_PLOT.out.thumbnails)
     show('BENCHMARK_PLOT.ranking', BENCHMARK_PLOT.out.ranking)
@@ -82,6 +85,7 @@ workflow {
     show('SUMMARIZE.multiqc', SUMMARIZE.out.multiqc)
     show('SUMMARIZE.slides', SUMMARIZE.out.slides)
     show('SUMMARIZE.table', SUMMARIZE.out.table)
+    show('SUMMARIZE.citations', SUMMARIZE.out.citations)
     show('MULTIQC.report', MULTIQC.out.report)
     show('MULTIQC.data', MULTIQC.out.data)
     channel.topic('facts').subscribe { item -> println("TOPIC facts ${names(item)}") }

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from nf import ROOT, nextflow, trace
 
-from spadit.contracts import Benchmark, Device, Evaluation, Failure, Inputs, Pairing, QualityControl, Resources, Split, Training
+from spadit.contracts import Benchmark, Device, Evaluation, Failure, Inputs, Pairing, QualityControl, Resources, Split, Training, Usage
 
 HERE = Path(__file__).resolve().parent
 
@@ -67,6 +67,7 @@ def test_stubs(tmp_path):
         "PLOT.plots": "plots",
         "PLOT.thumbnails": "s.1.thumbnail.png",
         "REPORT.html": "s.1.report.html",
+        "SPATIALDATA.store": "s.1.spatialdata.zarr",
         "BENCHMARK_PLOT.plots": "plots",
         "BENCHMARK_PLOT.thumbnails": "s.1.benchmark.png",
         "BENCHMARK_PLOT.ranking": "s.1.ranking.csv",
@@ -75,6 +76,7 @@ def test_stubs(tmp_path):
         "SUMMARIZE.multiqc": "slides_mqc.json",
         "SUMMARIZE.slides": "slides.json",
         "SUMMARIZE.table": "slides.csv",
+        "SUMMARIZE.citations": "citations.bib",
         "MULTIQC.report": "multiqc_report.html",
         "MULTIQC.data": "multiqc_report_data",
     }
@@ -121,7 +123,7 @@ def steps(tmp_path_factory):
     Inputs(slides=rows).to_json(data / "inputs.json")
     (data / "params.json").write_text('{"seed": 0}')
     (data / "versions.yml").write_text("READ_SLIDE:\n  anndata: '0.11'\n")
-    given = ["--max_steps", 2, "--n_models", 1, "--folds", 2, "--multiqc_title", "It's $HOME", "--min_spot_counts", 5]
+    given = ["--max_steps", 2, "--n_models", 1, "--folds", 2, "--multiqc_title", "It's $HOME <b>", "--min_spot_counts", 5]
     compared = ["--benchmark", "--methods", "ridge,corr_weighted", "-c", folder / "kill.config"]
     result = start("steps.nf", folder, *given, *compared)
     assert result.returncode == 0, result.stdout
@@ -217,6 +219,25 @@ def test_benchmark(steps):
     assert len(killed) == 2 and {row["tag"] for row in killed} == {"s.1 corr_weighted fold 0"}  # tried once more
 
 
+def test_every_step_tells_what_it_needed(steps):
+    folder = steps[0]
+    facts = folder / "out/slides/s.1/facts"
+    found = {path.name.split(".")[2]: Usage.from_json(path) for path in facts.glob("*.usage.json")}
+    assert {"read", "qc", "pair", "split", "train", "impute", "evaluate", "plot", "report", "spatialdata"} <= set(found)
+    assert all(used.seconds > 0 and used.peak_gib > 0.02 for used in found.values())
+    assert (folder / "out/references/r/r.read.usage.json").exists()
+    report = (folder / "out/multiqc/multiqc_report.html").read_text(encoding="utf-8")
+    assert "Time, longest" in report and "Calibration of the reliability" in report
+    assert "@article{spadit," in (folder / "out/multiqc/citations.bib").read_text(encoding="utf-8")
+
+
+def test_spatialdata(steps):
+    store = steps[0] / "out/slides/s.1/s.1.spatialdata.zarr"
+    shape = json.loads((store / "tables/imputed/X/.zarray").read_text())["shape"]
+    imputed = ad.read_h5ad(steps[0] / "out/slides/s.1/s.1.imputed.h5ad")
+    assert tuple(shape) == imputed.shape and (store / "shapes/spots/shapes.parquet").stat().st_size > 1000
+
+
 def test_plots_and_reports(steps):
     folder = steps[0]
     thumbnails = list(task_folder(folder, "PLOT", "s.1").glob("plots/thumbnails/*.png"))
@@ -227,4 +248,4 @@ def test_plots_and_reports(steps):
     assert states["broken"]["status"] == "failed" and "cut short.h5ad" in states["broken"]["reason"]
     assert states["s.1"]["status"] in ("pass", "warn", "not predictable")
     report = (folder / "out/multiqc/multiqc_report.html").read_text(encoding="utf-8")
-    assert "<title>It's $HOME" in report.replace("&#39;", "'")  # the title, quoted for the shell
+    assert "<title>It's $HOME &lt;b&gt;" in report.replace("&#39;", "'")  # the title, quoted for the shell and for HTML

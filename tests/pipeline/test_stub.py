@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from nf import ROOT, nextflow, tasks
@@ -39,7 +42,8 @@ def run(tmp_path_factory):
         (folder / name / "mouse.h5ad").touch()
 
     def start(*arguments, **extra):
-        return nextflow("run", ROOT, "-stub-run", "--input", path, "--outdir", folder / "out", *arguments, cwd=folder, **extra)
+        given = ("-stub-run", "--spatialdata", "--input", path, "--outdir", folder / "out")
+        return nextflow("run", ROOT, *given, *arguments, cwd=folder, **extra)
 
     return folder, start
 
@@ -52,7 +56,7 @@ def test_stub_run_then_resume(run):
     assert first.returncode == 0, first.stdout
     print(f"stub run: {seconds:.0f} s")
     cohort = {"CHECK_INPUTS": [""], "CHECK_DEVICE": [""], "SUMMARIZE": ["cohort"], "MULTIQC": [""]}
-    per_slide = ["READ_SLIDE", "QC_SLIDE", "PAIR", "SPLIT", "TRAIN", "IMPUTE", "EVALUATE", "PLOT", "REPORT"]
+    per_slide = ["READ_SLIDE", "QC_SLIDE", "PAIR", "SPLIT", "TRAIN", "IMPUTE", "EVALUATE", "PLOT", "REPORT", "SPATIALDATA"]
     expected = {
         **cohort,
         **{process: SLIDES for process in per_slide},
@@ -68,6 +72,7 @@ def test_stub_run_then_resume(run):
             f"{sample}.imputed.h5ad",
             f"{sample}.metrics.csv",
             f"{sample}.report.html",
+            f"{sample}.spatialdata.zarr/.zgroup",
             "model/model.json",
             f"plots/thumbnails/{sample}.thumbnail.png",
             *(
@@ -81,6 +86,7 @@ def test_stub_run_then_resume(run):
     assert {
         "multiqc/multiqc_report.html",
         "multiqc/slides.json",
+        "multiqc/citations.bib",
         "pipeline_info/params.json",
         "pipeline_info/software_versions.yml",
     } <= found
@@ -232,3 +238,39 @@ def test_help_and_version(tmp_path):
     version = nextflow("run", ROOT, "--version", cwd=tmp_path)
     assert version.returncode == 0 and "spaditflow 0.1.0" in version.stdout
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.slow
+def test_a_hundred_slides_with_three_references(tmp_path):
+    """The graph builds, every slide goes its whole way, and each reference is read once. Programs are stand-ins, CHECK_INPUTS aside."""
+    data = tmp_path / "data"
+    names = [f"slide_{i:03d}" for i in range(100)]
+    for name in names:
+        (data / f"{name}.h5ad").parent.mkdir(exist_ok=True)
+        (data / f"{name}.h5ad").touch()
+    for k in range(3):
+        (data / f"atlas_{k}").mkdir()
+        (data / f"atlas_{k}" / "sc.h5ad").touch()
+    rows = [f"{name},data/{name}.h5ad,data/atlas_{i % 3}/sc.h5ad" for i, name in enumerate(names)]
+    (tmp_path / "sheet.csv").write_text("sample,st,sc\n" + "\n".join(rows) + "\n")
+    # what the steps' versions are asked of; starting Python two thousand times would take longer than all the rest
+    stand_in = tmp_path / "programs" / "python3"
+    stand_in.parent.mkdir()
+    real = Path(sys.executable).with_name("python3")
+    stand_in.write_text(f'#!/bin/bash\ncase "$*" in *check_inputs.py*--input*) exec {real} "$@" ;; esac\necho 0\n')
+    stand_in.chmod(0o755)
+    (tmp_path / "many.config").write_text(
+        "executor { cpus = 8; memory = 64.GB; pollInterval = '200ms' }\n"
+        "process { resourceLimits = [cpus: 1, memory: 1.GB] }\nreport.enabled = false\ntimeline.enabled = false\n"
+    )
+    path = os.pathsep.join([str(stand_in.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    given = ("-stub-run", "-c", "many.config", "--spatialdata", "--input", "sheet.csv", "--outdir", "out", "--publish_dir_mode", "symlink")
+    result = nextflow("run", ROOT, *given, cwd=tmp_path, timeout=280, PATH=path)
+    assert result.returncode == 0, result.stdout
+    done = tasks(tmp_path / "out", "COMPLETED")
+    per_slide = ["READ_SLIDE", "QC_SLIDE", "PAIR", "SPLIT", "TRAIN", "IMPUTE", "EVALUATE", "PLOT", "REPORT", "SPATIALDATA"]
+    assert {process: done[process] for process in per_slide} == {process: names for process in per_slide}
+    assert len(done["READ_REFERENCE"]) == len(done["QC_REFERENCE"]) == 3
+    assert len(done["SUMMARIZE"]) == len(done["MULTIQC"]) == 1
+    assert {path.name for path in (tmp_path / "out/slides").iterdir()} == set(names)
+    assert (tmp_path / "out/slides/slide_042/slide_042.spatialdata.zarr/.zgroup").exists()

@@ -14,7 +14,7 @@ from report_facts import BLENDS, RULE, benchmark_files, inputs, slide_facts, tra
 from spadit.contracts import Benchmark, Failure, Training
 from spadit.plots import benchmark
 from spadit.plots.slide import draw_all
-from spadit.report import cohort, slide, words
+from spadit.report import cohort, mqc, slide, words
 
 EVIL = "<script>alert(1)</script>"
 
@@ -400,7 +400,7 @@ def test_all_sections_are_there(tmp_path, folder):
     assert set(sections) == {
         "spadit_summary", "spadit_slides_table", "spadit_medians", "spadit_pcc", "spadit_maps", "spadit_reliability", "spadit_qc_slides",
         "spadit_qc_references", "spadit_overlap", "spadit_curves", "spadit_training_facts", "spadit_methods_text", "spadit_parameters",
-        "spadit_software",
+        "spadit_software", "spadit_calibration", "spadit_qc_kept", "spadit_cite",
     }  # fmt: skip
     assert sections["spadit_summary"]["data"]["good"]["median_pcc"] == pytest.approx(rows["good"]["median_pcc"])
     assert all("parent_id" in s for name, s in sections.items() if name != "spadit_summary")
@@ -591,8 +591,8 @@ def test_the_report_config_knows_every_section(root):
     import yaml
 
     config = yaml.safe_load((root / "assets" / "multiqc_config.yml").read_text(encoding="utf-8"))
-    source = (root / "bin" / "spadit" / "report" / "cohort.py").read_text(encoding="utf-8")
+    source = "".join(path.read_text(encoding="utf-8") for path in (root / "bin" / "spadit" / "report").glob("*.py"))
     made = set(re.findall(r'"(spadit_[a-z_]+)",\n\s+"spadit_', source)) | {"spadit_qc_slides", "spadit_qc_references"}
     assert set(config["report_section_order"]) == made
-    assert config["custom_content"]["order"] == list(cohort.PARENTS)
+    assert config["custom_content"]["order"] == list(mqc.PARENTS)
     assert config["show_analysis_paths"] is False and config["export_plots"] is False

@@ -1,9 +1,9 @@
-"""All slides of a run on one page: the sections of the MultiQC report, and slides.json / slides.csv.
+"""All slides of a run on one page: the sections of the MultiQC report, slides.json / slides.csv, and citations.bib.
 
 Facts come from one flat folder and are told apart by their ``kind`` and id, tables and thumbnails by their file names
-(``<sample>.metrics.csv``, ``<sample>.curves.csv``, ``<sample>.ranking.csv``, ``<sample>.thumbnail.png``,
-``<sample>.benchmark.png``). What is missing says how far a slide came.
-MultiQC prints what it is given as HTML, so every text from data is escaped here, in :func:`text`.
+(``<sample>.metrics.csv``, ``<sample>.curves.csv``, ``<sample>.ranking.csv``, ``<sample>.robustness.csv``,
+``<sample>.ablation.csv``, ``<sample>.thumbnail.png``, ``<sample>.benchmark.png``). What is missing says how far a slide came.
+MultiQC prints what it is given as HTML, so every text from data goes through :func:`spadit.report.mqc.text`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import base64
 import csv
 import dataclasses
-import html
 import io
+import itertools
 import json
 import logging
 from collections import Counter
@@ -20,34 +20,37 @@ from pathlib import Path
 
 import pandas as pd
 
-from spadit.contracts import Benchmark, Device, Evaluation, Failure, Inputs, Pairing, QualityControl, Split, Training, _plain, write_text
+from spadit.contracts import Benchmark, Device, Evaluation, Failure, Inputs, Pairing, QualityControl, Split, Training, Usage, _plain, write_text
 from spadit.errors import InputError
 from spadit.plots import benchmark, style, training
-from spadit.report import words
+from spadit.report import references, usage, variants, words
+from spadit.report.mqc import (
+    FEW,
+    SCALES,
+    badge,
+    html_table,
+    pcc_header,
+    percent_header,
+    section,
+    status_header,
+    text,
+    whole_header,
+    without_empty,
+)
 from spadit.report.slide import best_of, status, summary_row
 
 log = logging.getLogger(__name__)
 
-FEW = 8
-"""Up to this many slides one plot shows slide and method side by side; more get one tab per method."""
+MANY = 24
+"""More slides than this: those that pass are folded away in the table of slides, and maps are stored smaller."""
+THUMBNAIL_WIDTH = 480
 
-PARENTS = {
-    "spadit_slides": ("Slides", "Which slides are fine, which are not, and why."),
-    "spadit_accuracy": ("Accuracy", "How well genes were imputed that each slide measured but that were hidden from the model."),
-    "spadit_quality": ("Data", "What went in: counts, genes, filters, and the genes that slide and reference share."),
-    "spadit_training": ("Training", "What imputed values are made of, and how the networks learned."),
-    "spadit_methods": ("Methods", "What was done, with which settings and software."),
-}
-"""Chapters of the report: id -> (name, description). Their order, and that of sections, is in assets/multiqc_config.yml."""
+BINS = 10
+GENES_PER_BIN = 8
+"""Calibration is shown in at most so many bins of at least so many genes."""
 
-SCALES = {"model": "Blues", "floor": "Oranges", "method": "Purples", "control": "RdPu", "ceiling": "Greys"}
-"""Role of a method -> colours of its column."""
-
-STATUS_RULES = {
-    "pass": [{"s_eq": "pass"}],
-    "warn": [{"s_eq": "warn"}],
-    "fail": [{"s_eq": "failed"}, {"s_eq": "not predictable"}],
-}
+LINES = {"pass": "#0072B2", "warn": "#E69F00", "not predictable": "#D55E00", "failed": "#D55E00"}
+"""Status of a slide -> colour of its line where there are many."""
 
 STEPS = ("READ", "QC", "PAIR", "SPLIT", "TRAIN", "IMPUTE", "EVALUATE")
 
@@ -57,11 +60,6 @@ COLUMNS = (
     "blend",
 )  # fmt: skip
 """Columns of slides.csv and fields of slides.json."""
-
-
-def text(value: object) -> str:
-    """A text from data, made safe for HTML."""
-    return html.escape(str(value), quote=True)
 
 
 @dataclasses.dataclass
@@ -76,6 +74,9 @@ class Facts:
     evaluation: dict[str, Evaluation] = dataclasses.field(default_factory=dict)
     benchmark: dict[str, Benchmark] = dataclasses.field(default_factory=dict)
     ranking: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
+    robustness: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
+    ablation: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
+    usage: list[Usage] = dataclasses.field(default_factory=list)
     rankings: dict[str, bytes] = dataclasses.field(default_factory=dict)
     """Small pictures of the benchmark's ranking."""
     failures: dict[str, list[Failure]] = dataclasses.field(default_factory=dict)
@@ -93,7 +94,10 @@ class Facts:
 
 def _table(path: Path) -> pd.DataFrame:
     return pd.read_csv(
-        path, dtype={"gene": str, "method": str, "split": str, "fit": str, "status": str}, keep_default_na=False, na_values=[""]
+        path,
+        dtype={"gene": str, "method": str, "split": str, "fit": str, "status": str, "variant": str},
+        keep_default_na=False,
+        na_values=[""],
     )
 
 
@@ -115,15 +119,15 @@ def collect(inputs: Inputs, folder: str | Path) -> Facts:
                 elif kind == "failure":
                     failure = Failure.from_json(path)
                     facts.failures.setdefault(failure.id, []).append(failure)
+                elif kind == "usage":
+                    facts.usage.append(Usage.from_json(path))
                 elif kind in kinds:
                     fact = kinds[kind].from_json(path)
                     getattr(facts, kind)[fact.sample] = fact
-            elif path.name.endswith(".metrics.csv"):
-                facts.metrics[path.name.removesuffix(".metrics.csv")] = _table(path)
-            elif path.name.endswith(".curves.csv"):
-                facts.curves[path.name.removesuffix(".curves.csv")] = _table(path)
-            elif path.name.endswith(".ranking.csv"):
-                facts.ranking[path.name.removesuffix(".ranking.csv")] = _table(path)
+            elif path.suffix == ".csv":
+                sample, _, what = path.name.removesuffix(".csv").rpartition(".")
+                if what in ("metrics", "curves", "ranking", "robustness", "ablation"):
+                    getattr(facts, what)[sample] = _table(path)
             elif path.name.endswith(".benchmark.png"):
                 facts.rankings[path.name.removesuffix(".benchmark.png")] = path.read_bytes()
             elif path.name.endswith(".thumbnail.png"):
@@ -235,80 +239,36 @@ def counts_sentence(rows: list[dict]) -> str:
     return f"{words.plural(len(rows), 'slide')}: {', '.join(parts)}."
 
 
-def _section(id: str, parent: str, name: str, description: str, plot_type: str, data, **more) -> dict:
-    parent_name, parent_description = PARENTS[parent]
-    return {
-        "id": id,
-        "parent_id": parent,
-        "parent_name": parent_name,
-        "parent_description": parent_description,
-        "section_name": name,
-        "description": description,
-        "plot_type": plot_type,
-        **more,
-        "data": data,
-    }
-
-
-def _status_header(description: str = "Verdict of the slide") -> dict:
-    return {"title": "Status", "description": description, "scale": False, "cond_formatting_rules": STATUS_RULES}
-
-
-def _pcc(title: str, description: str, **more) -> dict:
-    return {"title": title, "description": description, "format": "{:,.2f}", "min": 0, "max": 1, "scale": "Blues", **more}
-
-
-def _whole(title: str, description: str, **more) -> dict:
-    return {"title": title, "description": description, "format": "{:,.0f}", "scale": False, **more}
-
-
-def _percent(title: str, description: str) -> dict:
-    return {"title": title, "description": description, "suffix": " %", "format": "{:,.0f}", "min": 0, "max": 100, "scale": "Oranges"}
-
-
-def _without_empty(row: dict) -> dict:
-    return {key: value for key, value in row.items() if value is not None and value == value}
-
-
-def general_stats(rows: list[dict]) -> dict:
+def general_stats(facts: Facts, rows: list[dict]) -> dict:
     """Run summary: one line per slide at the top of the report."""
-    keys = ("status", "median_pcc", "best_floor_pcc", "ceiling_pcc", "n_scored", "n_unmeasured", "n_spots", "n_shared")
+    keys = ("status", "median_pcc", "best_floor_pcc", "ceiling_pcc", "coverage", "n_scored", "n_unmeasured", "n_spots", "n_shared")
+    needed = {s: usage.totals([r for r in facts.usage if r.id == s and r.role == "slide"]) for s in facts.samples}
     return {
         "id": "spadit_summary",
         "plot_type": "generalstats",
         "namespace": "SpaDiT",
         "headers": {
-            "status": _status_header(),
-            "median_pcc": _pcc("Median PCC", "Median Pearson correlation of imputed and measured values over hidden genes"),
-            "best_floor_pcc": _pcc("Best simple method", "Median PCC of the best floor method on the same hidden genes", scale="Oranges"),
-            "ceiling_pcc": _pcc("Ceiling", "Median PCC of a method that sees the truth; not a competitor", scale="Greys"),
-            "n_scored": _whole("Genes scored", "Measured genes, each scored as imputed while hidden"),
-            "n_unmeasured": _whole("New genes", "Genes the slide did not measure, imputed from the reference"),
-            "n_spots": _whole("Spots", "Spots or cells of the slide after QC"),
-            "n_shared": _whole("Shared genes", "Genes that slide and reference share"),
+            "status": status_header(),
+            "median_pcc": pcc_header("Median PCC", "Median Pearson correlation of imputed and measured values over hidden genes"),
+            "best_floor_pcc": pcc_header(
+                "Best simple method", "Median PCC of the best floor method on the same hidden genes", scale="Oranges"
+            ),
+            "ceiling_pcc": pcc_header("Ceiling", "Median PCC of a method that sees the truth; not a competitor", scale="Greys"),
+            "coverage": percent_header("In 90 % interval", "Share of hidden values inside their 90 % interval") | {"hidden": True},
+            "n_scored": whole_header("Genes scored", "Measured genes, each scored as imputed while hidden"),
+            "n_unmeasured": whole_header("New genes", "Genes the slide did not measure, imputed from the reference"),
+            "n_spots": whole_header("Spots", "Spots or cells of the slide after QC"),
+            "n_shared": whole_header("Shared genes", "Genes that slide and reference share"),
+            "minutes": whole_header("Time", "Time of all steps of the slide together", suffix=" min", format="{:,.1f}", hidden=True),
+            "peak_gib": whole_header("Memory", "Largest memory of any step", suffix=" GiB", format="{:,.1f}", hidden=True),
         },
-        "data": {text(r["sample"]): _without_empty({k: r[k] for k in keys}) for r in rows},
+        "data": {
+            text(r["sample"]): without_empty(
+                {k: r[k] for k in keys} | {"coverage": None if r["coverage"] is None else 100 * r["coverage"]} | needed[r["sample"]]
+            )
+            for r in rows
+        },
     }
-
-
-def _html_table(head: list[str], body: list[list[str]], widths: list[str] | None = None) -> str:
-    """A plain table of texts that may be long, which MultiQC's own tables don't wrap. Cells must be escaped already."""
-    columns = "".join(f'<col style="width:{w}">' for w in widths or [])
-    rows = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in body)
-    return (
-        '<div class="table-responsive spadit-scroll"><table class="table table-sm" style="overflow-wrap:anywhere;min-width:34rem">'
-        f"<colgroup>{columns}</colgroup><thead><tr>{''.join(f'<th>{h}</th>' for h in head)}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-_BADGES = {"pass": "#00694f", "warn": "#7a4900", "not predictable": "#a3180f", "failed": "#a3180f"}
-_MARKS = {"pass": "✓", "warn": "!", "not predictable": "✕", "failed": "✕"}
-
-
-def badge(name: str) -> str:
-    """A status as a coloured label that also says it in words."""
-    shape = "display:inline-block;color:#fff;border-radius:1rem;padding:.05rem .6rem;font-size:.85em;white-space:nowrap"
-    return f'<span style="{shape};background:{_BADGES[name]}">{_MARKS[name]} {text(name)}</span>'
 
 
 def slides_sections(facts: Facts, rows: list[dict]) -> list[dict]:
@@ -318,33 +278,40 @@ def slides_sections(facts: Facts, rows: list[dict]) -> list[dict]:
         "warn": "Use with care.",
         "not predictable": "Hidden genes could not be recovered: do not use the imputed genes of this slide.",
     }
-    body = []
+    head, widths = ["Slide", "Status", "Why", "Reference"], ["20%", "1%", "auto", "18%"]
+    body, passed = [], []
     worst_first = ("failed", "not predictable", "warn", "pass")
     for r in sorted(rows, key=lambda r: worst_first.index(r["status"])):
         said = "<br>".join(text(part) for part in (good.get(r["status"]), r["reason"]) if part)
-        body.append([f"<strong>{text(r['sample'])}</strong>", badge(r["status"]), said, text(r["reference"])])
+        listed = passed if r["status"] == "pass" and len(rows) > MANY else body
+        listed.append([f"<strong>{text(r['sample'])}</strong>", badge(r["status"]), said, text(r["reference"])])
     sections = [
-        _section(
+        section(
             "spadit_slides_table",
             "spadit_slides",
             "All slides",
             counts_sentence(rows) + (f" Rule: {text(_rule(facts))}" if _rule(facts) else ""),
             "html",
-            _html_table(["Slide", "Status", "Why", "Reference"], body, ["20%", "1%", "auto", "18%"]),
+            (html_table(head, body, widths) if body else "")
+            + (
+                f"<details><summary>{words.plural(len(passed), 'slide')} that passed</summary>{html_table(head, passed, widths)}</details>"
+                if passed
+                else ""
+            ),
         )
     ]
     failed = [r for r in rows if r["status"] == "failed"]
     if failed:
         body = [[f"<strong>{text(r['sample'])}</strong>", text(r["step"]), text(r["reason"]), text(r["remedy"] or "–")] for r in failed]
         sections.append(
-            _section(
+            section(
                 "spadit_failed",
                 "spadit_slides",
                 "Failed slides",
                 f"{words.plural(len(failed), 'slide')} without a result. The other slides are not affected; after a repair run again with "
                 "<code>-resume</code>, which costs only these.",
                 "html",
-                _html_table(["Slide", "Step", "What is wrong", "What to do"], body, ["20%", "6rem", "auto", "32%"]),
+                html_table(["Slide", "Step", "What is wrong", "What to do"], body, ["20%", "6rem", "auto", "32%"]),
             )
         )
     warnings = [("samplesheet", w) for w in facts.inputs.warnings]
@@ -353,13 +320,13 @@ def slides_sections(facts: Facts, rows: list[dict]) -> list[dict]:
     if warnings:
         body = [[f"<strong>{text(who)}</strong>", text(what)] for who, what in warnings]
         sections.append(
-            _section(
+            section(
                 "spadit_warnings",
                 "spadit_slides",
                 "Warnings",
                 "What the steps found odd without stopping for it.",
                 "html",
-                _html_table(["Where", "What"], body, ["24%", "auto"]),
+                html_table(["Where", "What"], body, ["24%", "auto"]),
             )
         )
     return sections
@@ -377,7 +344,7 @@ def accuracy_sections(facts: Facts, rows: list[dict]) -> list[dict]:
     status_of = {r["sample"]: r["status"] for r in rows}
     methods = list(dict.fromkeys(r["method"] for e in evaluations.values() for r in e.summary))
     methods.sort(key=lambda m: (list(style.ROLES).index(style.role(m)), m))
-    medians = _section(
+    medians = section(
         "spadit_medians",
         "spadit_accuracy",
         "Median PCC by method",
@@ -387,17 +354,18 @@ def accuracy_sections(facts: Facts, rows: list[dict]) -> list[dict]:
         "come from its networks or from the coarse condition alone is told under 'What was trained'.",
         "table",
         {
-            text(s): _without_empty({"status": status_of[s]} | {m: (summary_row(e, m) or {}).get("median_pcc") for m in methods})
+            text(s): without_empty({"status": status_of[s]} | {m: (summary_row(e, m) or {}).get("median_pcc") for m in methods})
             for s, e in evaluations.items()
         },
-        headers={"status": _status_header()} | {m: _pcc(text(style.label(m)), _about(m), scale=SCALES[style.role(m)]) for m in methods},
+        headers={"status": status_header()}
+        | {m: pcc_header(text(style.label(m)), _about(m), scale=SCALES[style.role(m)]) for m in methods},
         pconfig={"id": "spadit_medians_table", "title": "Median PCC by method", "col1_header": "Slide", "no_violin": True},
     )
     sections = [medians, *_boxes(facts, methods), *_maps(facts, status_of)]
     reliability = {}
     for s, e in evaluations.items():
         own = facts.metrics[s][facts.metrics[s]["method"].map(style.role) == "model"] if s in facts.metrics else pd.DataFrame()
-        reliability[text(s)] = _without_empty(
+        reliability[text(s)] = without_empty(
             {
                 "status": status_of[s],
                 "reliability_spearman": e.reliability_spearman,
@@ -407,7 +375,7 @@ def accuracy_sections(facts: Facts, rows: list[dict]) -> list[dict]:
             }
         )
     sections.append(
-        _section(
+        section(
             "spadit_reliability",
             "spadit_accuracy",
             "Reliability and intervals",
@@ -415,12 +383,12 @@ def accuracy_sections(facts: Facts, rows: list[dict]) -> list[dict]:
             "table",
             reliability,
             headers={
-                "status": _status_header(),
-                "reliability_spearman": _pcc(
+                "status": status_header(),
+                "reliability_spearman": pcc_header(
                     "Rank correlation", "Spearman correlation of expected and true PCC over hidden genes; 1: the order is right"
                 ),
-                "expected": _pcc("Expected PCC", "Median expected PCC of hidden genes", scale="Purples"),
-                "true": _pcc("True PCC", "Median true PCC of hidden genes"),
+                "expected": pcc_header("Expected PCC", "Median expected PCC of hidden genes", scale="Purples"),
+                "true": pcc_header("True PCC", "Median true PCC of hidden genes"),
                 "coverage": {
                     "title": "In 90 % interval",
                     "description": "Share of hidden values inside their 90 % interval",
@@ -434,7 +402,67 @@ def accuracy_sections(facts: Facts, rows: list[dict]) -> list[dict]:
             pconfig={"id": "spadit_reliability_table", "title": "Reliability", "col1_header": "Slide", "no_violin": True},
         )
     )
-    return sections
+    return [*sections, *_calibration(facts)]
+
+
+def calibration_bins(table: pd.DataFrame) -> list[tuple[float, float, int]]:
+    """Expected against true PCC: (mean expected, mean true, genes) of equally many genes each, from the least expected up.
+
+    Parameters
+    ----------
+    table
+        reliability, pcc: a row per hidden gene. At most :data:`BINS` bins of at least :data:`GENES_PER_BIN` genes; fewer genes make one.
+    """
+    table = table[["reliability", "pcc"]].dropna().sort_values("reliability", kind="stable")
+    n = max(1, min(BINS, len(table) // GENES_PER_BIN))
+    bounds = [round(k * len(table) / n) for k in range(n + 1)]
+    parts = [table.iloc[low:high] for low, high in itertools.pairwise(bounds) if high > low]
+    return [(float(part["reliability"].mean()), float(part["pcc"].mean()), len(part)) for part in parts]
+
+
+def _calibration(facts: Facts) -> list[dict]:
+    """Expected against observed PCC by bin: a line per slide where they are few, else over all genes of all slides."""
+    own = {}
+    for s in facts.samples:
+        table = facts.metrics.get(s)
+        if table is not None and {"reliability", "pcc"} <= set(table.columns):
+            table = table[table["method"].map(style.role) == "model"]
+            if table[["reliability", "pcc"]].notna().all(axis=1).any():
+                own[s] = table
+    if not own:
+        return []
+    lines = {text(s): calibration_bins(table) for s, table in own.items()} if len(own) <= FEW else {}
+    if len(own) > 1:
+        lines["all slides"] = calibration_bins(pd.concat(own.values(), ignore_index=True))
+    low = min(0.0, *(min(e, t) for bins in lines.values() for e, t, _ in bins))
+    high = max(0.1, *(max(e, t) for bins in lines.values() for e, t, _ in bins))
+    ideal = "as promised (expected = true)"
+    off = [(abs(e - t), n) for e, t, n in lines.get("all slides") or next(iter(lines.values()))]
+    error = sum(d * n for d, n in off) / sum(n for _, n in off)
+    return [
+        section(
+            "spadit_calibration",
+            "spadit_accuracy",
+            "Calibration of the reliability",
+            "Hidden genes in bins by the PCC that was expected of them, against the PCC they turned out to have (means of a bin; the true "
+            "values took no part in the expectation). On the dashed line promises hold; below it they were too good. "
+            f"Mean distance from that line, weighted by genes: <strong>{words.number(error)}</strong>.",
+            "linegraph",
+            {name: [[round(e, 4), round(t, 4)] for e, t, _ in bins] for name, bins in lines.items()}
+            | {ideal: [[round(low, 2), round(low, 2)], [round(high, 2), round(high, 2)]]},
+            pconfig={
+                "id": "spadit_calibration_plot",
+                "title": "SpaDiT: expected and true PCC",
+                "xlab": "Expected PCC (mean of the bin)",
+                "ylab": "True PCC (mean of the bin)",
+                "showlegend": True,
+                "style": "lines+markers",
+                "colors": {ideal: "#8a949d"}
+                | dict(zip(reversed(lines), itertools.cycle(style.SERIES), strict=False)),  # blue: the only slide, or all slides
+                "dash_styles": {ideal: "dash"},
+            },
+        )
+    ]
 
 
 def _about(method: str) -> str:
@@ -470,7 +498,7 @@ def _boxes(facts: Facts, methods: list[str]) -> list[dict]:
         labels = [{"name": text(style.label(m)), "ylab": "PCC"} for m in methods]
         data, labels = [d for d in data if d], [label for d, label in zip(data, labels, strict=True) if d]
     return [
-        _section(
+        section(
             "spadit_pcc",
             "spadit_accuracy",
             "PCC per gene",
@@ -493,6 +521,23 @@ def _boxes(facts: Facts, methods: list[str]) -> list[dict]:
     ]
 
 
+def small(picture: bytes) -> tuple[str, bytes]:
+    """A thumbnail as ('webp', a third of its bytes or fewer), or ('png', the same) where it isn't a picture that can be read.
+
+    MultiQC keeps what it shows twice, so 96 pictures of 50 KB would make a page that no mail takes.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(io.BytesIO(picture)).convert("RGB")
+        image.thumbnail((THUMBNAIL_WIDTH, THUMBNAIL_WIDTH))
+        stream = io.BytesIO()
+        image.save(stream, "webp", quality=70)
+    except (UnidentifiedImageError, OSError, KeyError):  # KeyError: built without WebP
+        return "png", picture
+    return "webp", stream.getvalue()
+
+
 def _maps(facts: Facts, status_of: dict[str, str]) -> list[dict]:
     """All thumbnails in one section: several images under one id would silently keep the last."""
     figures = []
@@ -505,11 +550,12 @@ def _maps(facts: Facts, status_of: dict[str, str]) -> list[dict]:
             table = facts.metrics[s]
             found = table.loc[(table["gene"] == gene) & (table["method"].map(style.role) == "model"), "pcc"]
             pcc = float(found.iloc[0]) if len(found) else None
-        image = base64.b64encode(facts.thumbnails[s]).decode()
+        kind, image = small(facts.thumbnails[s]) if len(facts.thumbnails) > MANY else ("png", facts.thumbnails[s])
+        image = base64.b64encode(image).decode()
         line = f"{text(gene)}, PCC {words.number(pcc)}" if gene else ""
         figures.append(
             '<figure style="margin:0;width:20rem;max-width:100%;break-inside:avoid">'
-            f'<img src="data:image/png;base64,{image}" alt="Spatial map of {text(gene)} on {text(s)}, measured beside imputed" '
+            f'<img loading="lazy" src="data:image/{kind};base64,{image}" alt="Map of {text(gene)} on {text(s)}, measured beside imputed" '
             'style="width:100%;background:#fff;border:1px solid rgba(128,128,128,.35);border-radius:.4rem;padding:.4rem">'
             '<figcaption style="font-size:.9em;overflow-wrap:anywhere;margin-top:.3rem">'
             f"<strong>{text(s)}</strong> {badge(status_of[s])}<br>{line}</figcaption></figure>"
@@ -517,7 +563,7 @@ def _maps(facts: Facts, status_of: dict[str, str]) -> list[dict]:
     if not figures:
         return []
     return [
-        _section(
+        section(
             "spadit_maps",
             "spadit_accuracy",
             "Maps of the best gene",
@@ -556,12 +602,12 @@ def benchmark_sections(facts: Facts) -> list[dict]:
     headers = {}
     for k, m in enumerate(methods):
         keys[f"pcc_{m}"], keys[f"as_{m}"] = f"pcc_{k}", f"as_{k}"
-        headers[f"pcc_{k}"] = _pcc(text(style.label(m)), f"Median PCC over hidden genes. {_about(m)}", scale=SCALES[style.role(m)])
+        headers[f"pcc_{k}"] = pcc_header(text(style.label(m)), f"Median PCC over hidden genes. {_about(m)}", scale=SCALES[style.role(m)])
     for k, m in enumerate(methods):
         if _competes(m):
             title = f"AS {style.label(m)}"
             about = "Accuracy score: mean rank in PCC, SSIM, RMSE and JS among the methods of the slide; 1 is best in all"
-            headers[f"as_{k}"] = _pcc(text(title), about, scale="Greens")
+            headers[f"as_{k}"] = pcc_header(text(title), about, scale="Greens")
     winners = [
         f"<strong>{text(s)}</strong>: {text(facts.benchmark[s].winner)}" for s in rankings if s in facts.benchmark and len(rankings) <= FEW
     ]
@@ -579,7 +625,7 @@ def benchmark_sections(facts: Facts) -> list[dict]:
     if gaps:
         description += "<br>" + "<br>".join(gaps)
     sections = [
-        _section(
+        section(
             "spadit_benchmark",
             "spadit_accuracy",
             "Benchmark",
@@ -605,7 +651,7 @@ def benchmark_sections(facts: Facts) -> list[dict]:
             for title, picture in pictures.items()
         )
         sections.append(
-            _section(
+            section(
                 "spadit_benchmark_ranking",
                 "spadit_accuracy",
                 "Benchmark: rankings",
@@ -629,7 +675,7 @@ def quality_sections(facts: Facts) -> list[dict]:
             if q.role != role:
                 continue
             removed = [f"{f['removed']} {f['axis']}: {f['reason']}" for f in q.filters if f.get("removed")]
-            data[text(i)] = _without_empty(
+            data[text(i)] = without_empty(
                 {
                     "obs_before": q.before.get("n_obs"),
                     "obs_after": q.after.get("n_obs"),
@@ -643,19 +689,19 @@ def quality_sections(facts: Facts) -> list[dict]:
                 }
             )
         headers = {
-            "obs_before": _whole(f"{unit.title()} before", f"{unit.title()} in the file"),
-            "obs_after": _whole(f"{unit.title()} after", f"{unit.title()} after the filters"),
-            "genes_before": _whole("Genes before", "Genes in the file"),
-            "genes_after": _whole("Genes after", "Genes after the filters"),
-            "counts": _whole("Median counts", f"Median total counts per {unit[:-1]}, after the filters", scale="Greens"),
-            "genes": _whole("Median genes", f"Median genes detected per {unit[:-1]}, after the filters", scale="Greens"),
-            "zeros": _percent("Zeros", "Share of zero values after the filters"),
-            "mito": _percent("Mitochondrial", f"Median mitochondrial share per {unit[:-1]}"),
+            "obs_before": whole_header(f"{unit.title()} before", f"{unit.title()} in the file"),
+            "obs_after": whole_header(f"{unit.title()} after", f"{unit.title()} after the filters"),
+            "genes_before": whole_header("Genes before", "Genes in the file"),
+            "genes_after": whole_header("Genes after", "Genes after the filters"),
+            "counts": whole_header("Median counts", f"Median total counts per {unit[:-1]}, after the filters", scale="Greens"),
+            "genes": whole_header("Median genes", f"Median genes detected per {unit[:-1]}, after the filters", scale="Greens"),
+            "zeros": percent_header("Zeros", "Share of zero values after the filters"),
+            "mito": percent_header("Mitochondrial", f"Median mitochondrial share per {unit[:-1]}"),
             "removed": {"title": "Removed", "description": "What each filter removed, and why", "scale": False},
         }  # fmt: skip
         if data:
             sections.append(
-                _section(
+                section(
                     f"spadit_qc_{role}s",
                     "spadit_quality",
                     f"{role.title()}s before and after the filters",
@@ -666,6 +712,40 @@ def quality_sections(facts: Facts) -> list[dict]:
                     pconfig={"id": f"spadit_qc_{role}s_table", "title": f"QC of {role}s", "col1_header": role.title(), "no_violin": True},
                 )
             )
+    return [*sections, *_kept(facts), *_overlap(facts)]
+
+
+def _kept(facts: Facts) -> list[dict]:
+    """Spots of each slide before QC, by what became of them."""
+    names = dict.fromkeys(f["name"] for s in facts.samples if s in facts.qc for f in facts.qc[s].filters if f["axis"] == "spots")
+    data = {}
+    for s in facts.samples:
+        if s in facts.qc:
+            row = {"kept": facts.qc[s].after.get("n_obs") or 0}
+            for f in facts.qc[s].filters:
+                if f["axis"] == "spots":
+                    row[f["name"]] = row.get(f["name"], 0) + (f.get("removed") or 0)
+            data[text(s)] = {text(k): v for k, v in row.items()}
+    if not data:
+        return []
+    colors = itertools.cycle(("#D55E00", "#E69F00", "#CC79A7", "#8a949d"))
+    return [
+        section(
+            "spadit_qc_kept",
+            "spadit_quality",
+            "Spots kept and removed",
+            "Every spot of the file, by the filter that removed it.",
+            "bargraph",
+            data,
+            categories={"kept": {"name": "kept", "color": "#0072B2"}}
+            | {text(n): {"name": f"removed: {text(n.replace('_', ' '))}", "color": next(colors)} for n in names},
+            pconfig={"id": "spadit_qc_kept_plot", "title": "SpaDiT: spots before and after QC", "ylab": "Spots", "use_legend": True},
+        )
+    ]
+
+
+def _overlap(facts: Facts) -> list[dict]:
+    """Genes that slide and reference share, and those that one of them lacks."""
     overlap = {}
     for s in facts.samples:
         if s in facts.pairing:
@@ -676,37 +756,37 @@ def quality_sections(facts: Facts) -> list[dict]:
                 "slide_only": len(p.slide_only),
                 "dropped": sum(p.dropped.values()),
             }
-    if overlap:
-        sections.append(
-            _section(
-                "spadit_overlap",
-                "spadit_quality",
-                "Gene overlap",
-                "Genes that slide and reference share (the model learns from them), that only the reference has (imputed: all of them, "
-                "or those of the slide's list), and that only the slide has (they can't be imputed).",
-                "bargraph",
-                overlap,
-                categories={
-                    "shared": {"name": "shared", "color": "#0072B2"},
-                    "reference_only": {"name": "only in the reference", "color": "#E69F00"},
-                    "slide_only": {"name": "only on the slide", "color": "#999999"},
-                    "dropped": {"name": "left out (ambiguous or empty)", "color": "#CC79A7"},
-                },
-                pconfig={
-                    "id": "spadit_overlap_plot",
-                    "title": "SpaDiT: genes of slide and reference",
-                    "ylab": "Genes",
-                    "cpswitch": True,
-                    "use_legend": True,
-                },
-            )
+    if not overlap:
+        return []
+    return [
+        section(
+            "spadit_overlap",
+            "spadit_quality",
+            "Gene overlap",
+            "Genes that slide and reference share (the model learns from them), that only the reference has (imputed: all of them, "
+            "or those of the slide's list), and that only the slide has (they can't be imputed).",
+            "bargraph",
+            overlap,
+            categories={
+                "shared": {"name": "shared", "color": "#0072B2"},
+                "reference_only": {"name": "only in the reference", "color": "#E69F00"},
+                "slide_only": {"name": "only on the slide", "color": "#999999"},
+                "dropped": {"name": "left out (ambiguous or empty)", "color": "#CC79A7"},
+            },
+            pconfig={
+                "id": "spadit_overlap_plot",
+                "title": "SpaDiT: genes of slide and reference",
+                "ylab": "Genes",
+                "cpswitch": True,
+                "use_legend": True,
+            },
         )
-    return sections
+    ]
 
 
-def training_sections(facts: Facts) -> list[dict]:
+def training_sections(facts: Facts, rows: list[dict]) -> list[dict]:
     """What the imputed values are made of, and training curves."""
-    return [*_trained(facts), *_curves(facts)]
+    return [*_trained(facts), *_curves(facts, {r["sample"]: r["status"] for r in rows})]
 
 
 def _trained(facts: Facts) -> list[dict]:
@@ -716,7 +796,7 @@ def _trained(facts: Facts) -> list[dict]:
         return []
     spoken = {s: words.spoken_of(t) for s, t in trained.items()}
     rows = {
-        text(s): _without_empty(
+        text(s): without_empty(
             {
                 "blend": text(words.blend(spoken[s]["blend"])) if spoken[s] else None,
                 "used": sum(map(words.uses_networks, t.fits)),
@@ -747,7 +827,7 @@ def _trained(facts: Facts) -> list[dict]:
         "add to it where that helps visible genes imputed as if hidden."
     )
     return [
-        _section(
+        section(
             "spadit_training_facts",
             "spadit_training",
             "What was trained",
@@ -757,10 +837,10 @@ def _trained(facts: Facts) -> list[dict]:
             rows,
             headers={
                 "blend": {"title": "Imputed with", "description": "Parts of the model and their weights", "scale": False},
-                "used": _whole("Fits with networks", "Fits in which the networks gained something and are used"),
-                "fits": _whole("Fits", "Number of fits"),
+                "used": whole_header("Fits with networks", "Fits in which the networks gained something and are used"),
+                "fits": whole_header("Fits", "Number of fits"),
                 "steps": {"title": "Training steps", "description": "Steps of the final networks, by kind", "scale": False},
-                "weights": _whole("Weights", "Weights of all networks of a fit"),
+                "weights": whole_header("Weights", "Weights of all networks of a fit"),
                 "minutes": {"title": "Time", "description": "Training time", "suffix": " min", "format": "{:,.1f}", "scale": False},
                 "device": {"title": "Device", "description": "What it was trained on", "scale": False},
                 "preset": {"title": "Preset", "description": "Set of model settings", "scale": False},
@@ -770,7 +850,7 @@ def _trained(facts: Facts) -> list[dict]:
     ]
 
 
-def _curves(facts: Facts) -> list[dict]:
+def _curves(facts: Facts, status_of: dict[str, str]) -> list[dict]:
     """Curves, a tab per kind of network and measure: all fits of a single slide, of several slides the fit that the report speaks of."""
     samples = [s for s in facts.samples if s in facts.curves and len(facts.curves[s])]
     data, labels = [], []
@@ -795,8 +875,11 @@ def _curves(facts: Facts) -> list[dict]:
     if not data:
         return []
     what = "One line per fit" if len(samples) == 1 else "One line per slide: its fit for delivery, or else for the test genes"
+    many = max(map(len, data)) > FEW
+    if many and len(samples) > 1:  # more colours than anybody could tell apart
+        what += " (blue: passed, orange: warnings, red: not predictable or failed)"
     return [
-        _section(
+        section(
             "spadit_curves",
             "spadit_training",
             "Training curves",
@@ -806,7 +889,7 @@ def _curves(facts: Facts) -> list[dict]:
             "linegraph",
             data if len(data) > 1 else data[0],
             pconfig={"id": "spadit_curves_plot", "title": "SpaDiT: training", "xlab": "Training step", "ylab": labels[0]["ylab"]}
-            | ({"showlegend": True} if max(map(len, data)) <= FEW else {})
+            | ({"colors": {text(s): LINES[status_of[s]] for s in samples}} if many and len(samples) > 1 else {"showlegend": True})
             | ({"data_labels": labels} if len(data) > 1 else {}),
         )
     ]
@@ -822,15 +905,33 @@ def read_versions(path: str | Path) -> dict[str, dict[str, str]]:
     return {str(p).split(":")[-1]: {str(t): str(v) for t, v in tools.items()} for p, tools in content.items() if isinstance(tools, dict)}
 
 
-def methods_sections(facts: Facts, params: dict, versions: dict[str, dict[str, str]]) -> list[dict]:
-    """Methods text with its references, parameters, software versions."""
+def _in_order(facts: Facts, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The tables of slides of the sheet, in its order."""
+    return {s: tables[s] for s in facts.samples if s in tables}
+
+
+def _methods_text(facts: Facts) -> list[str]:
+    """The methods text of the run, with ``[key]`` where it cites."""
     from spadit import __version__
 
-    samples = facts.samples
-    chosen = [[table[s] for s in samples if s in table] for table in (facts.training, facts.split, facts.pairing)]
-    paragraphs, references = words.cite(words.methods_paragraphs(__version__, *chosen, cohort=True))
+    chosen = [[table[s] for s in facts.samples if s in table] for table in (facts.training, facts.split, facts.pairing)]
+    plain = words.methods_paragraphs(__version__, *chosen, cohort=True)
+    compared = (_in_order(facts, tables) for tables in (facts.ranking, facts.robustness, facts.ablation))
+    return [*plain[:-1], *words.benchmark_paragraphs(*compared), plain[-1]]
+
+
+def citation_keys(facts: Facts, params: dict, versions: dict[str, dict[str, str]]) -> list[str]:
+    """Keys of :data:`spadit.report.references.WORKS` that this run used."""
+    return references.used(
+        _methods_text(facts), versions, words.methods_with_numbers(facts.ranking), ["spatialdata"] if params.get("spatialdata") else []
+    )
+
+
+def methods_sections(facts: Facts, params: dict, versions: dict[str, dict[str, str]]) -> list[dict]:
+    """Methods text with its references, parameters, software versions."""
+    paragraphs, cited = words.cite(_methods_text(facts))
     body = "".join(f"<p>{text(p)}</p>" for p in paragraphs)
-    body += "<p><strong>References</strong></p><ol>" + "".join(f"<li>{text(r)}</li>" for r in references) + "</ol>"
+    body += "<p><strong>References</strong></p><ol>" + "".join(f"<li>{text(r)}</li>" for r in cited) + "</ol>"
     shown = {k: Path(str(v)).name if k == "input" and v else v for k, v in params.items() if k not in ("outdir", "help", "version")}
     rows = [[f"<code>{text(k)}</code>", "not set" if v is None else f"<code>{text(v)}</code>"] for k, v in sorted(shown.items())]
     tools: dict[str, dict[str, set[str]]] = {}
@@ -843,7 +944,7 @@ def methods_sections(facts: Facts, params: dict, versions: dict[str, dict[str, s
         for version, steps in sorted(by_version.items())
     ]
     sections = [
-        _section(
+        section(
             "spadit_methods_text",
             "spadit_methods",
             "Methods text",
@@ -852,52 +953,70 @@ def methods_sections(facts: Facts, params: dict, versions: dict[str, dict[str, s
             body,
         )
     ]
+    keys = citation_keys(facts, params, versions)
+    listed = "".join(f"<li>{text(references.WORKS[key].text)}</li>" for key in keys)
+    sections.append(
+        section(
+            "spadit_cite",
+            "spadit_methods",
+            "How to cite",
+            f"What this run used: {words.plural(len(keys), 'work')}, method first. The same as BibTeX is in <code>citations.bib</code> "
+            "beside this report.",
+            "html",
+            f"<ul>{listed}</ul><details><summary>BibTeX</summary>"
+            f'<pre style="white-space:pre-wrap;max-height:30rem;overflow:auto">{text(references.bibtex(keys))}</pre></details>',
+        )
+    )
     if rows:
         sections.append(
-            _section(
+            section(
                 "spadit_parameters",
                 "spadit_methods",
                 "Parameters",
                 "Settings of this run.",
                 "html",
-                _html_table(["Parameter", "Value"], rows, ["40%", "auto"]),
+                html_table(["Parameter", "Value"], rows, ["40%", "auto"]),
             )
         )
     if software:
         sections.append(
-            _section(
+            section(
                 "spadit_software",
                 "spadit_methods",
                 "Software versions",
                 "As reported by the steps themselves." + (f" {text(facts.device.sentence())}" if facts.device else ""),
                 "html",
-                _html_table(["Software", "Version", "Steps"], software, ["25%", "20%", "auto"]),
+                html_table(["Software", "Version", "Steps"], software, ["25%", "20%", "auto"]),
             )
         )
     return sections
 
 
 def summarize(inputs: Inputs, folder: str | Path, params: dict, versions: dict[str, dict[str, str]], outdir: str | Path) -> list[dict]:
-    """Write every section as ``<id>_mqc.json``, and slides.json and slides.csv; returns the rows of slides.csv."""
+    """Write every section as ``<id>_mqc.json``, slides.json, slides.csv and citations.bib; returns the rows of slides.csv."""
     facts = collect(inputs, folder)
     rows = slide_rows(facts)
     sections = [
-        general_stats(rows),
+        general_stats(facts, rows),
         *slides_sections(facts, rows),
         *accuracy_sections(facts, rows),
         *benchmark_sections(facts),
+        *variants.robustness_sections(_in_order(facts, facts.robustness)),
+        *variants.ablation_sections(_in_order(facts, facts.ablation)),
         *quality_sections(facts),
-        *training_sections(facts),
+        *training_sections(facts, rows),
+        *usage.usage_sections(facts.usage, facts.samples),
         *methods_sections(facts, params, versions),
     ]
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
-    for section in sections:
-        write_text(outdir / f"{section['id']}_mqc.json", json.dumps(_plain(section), ensure_ascii=False, allow_nan=False) + "\n")
+    for made in sections:
+        write_text(outdir / f"{made['id']}_mqc.json", json.dumps(_plain(made), ensure_ascii=False, allow_nan=False) + "\n")
     write_text(outdir / "slides.json", json.dumps(_plain(rows), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in _plain(rows))
     write_text(outdir / "slides.csv", table.getvalue())
+    write_text(outdir / "citations.bib", references.bibtex(citation_keys(facts, params, versions)))
     return rows

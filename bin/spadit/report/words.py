@@ -6,27 +6,15 @@ import importlib.metadata
 import math
 import platform
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from spadit.contracts import Pairing, Split, Training
+from spadit.report import references
 
-REFERENCES = {
-    "spadit": "Li X, Zhu F, Min W. SpaDiT: diffusion transformer for spatial gene expression prediction using scRNA-seq. "
-    "arXiv:2407.13182 (2024).",
-    "dit": "Peebles W, Xie S. Scalable diffusion models with transformers. Proc. ICCV (2023). arXiv:2212.09748.",
-    "ddpm": "Ho J, Jain A, Abbeel P. Denoising diffusion probabilistic models. NeurIPS 33 (2020). arXiv:2006.11239.",
-    "conformal": "Lei J, et al. Distribution-free predictive inference for regression. J. Am. Stat. Assoc. 113, 1094-1111 (2018). "
-    "doi:10.1080/01621459.2017.1307116.",
-    "anndata": "Virshup I, et al. anndata: access and store annotated data matrices. J. Open Source Softw. 9, 4371 (2024). "
-    "doi:10.21105/joss.04371.",
-    "scanpy": "Wolf FA, Angerer P, Theis FJ. SCANPY: large-scale single-cell gene expression data analysis. Genome Biol. 19, 15 (2018). "
-    "doi:10.1186/s13059-017-1382-0.",
-    "pytorch": "Paszke A, et al. PyTorch: an imperative style, high-performance deep learning library. NeurIPS 32 (2019). "
-    "arXiv:1912.01703.",
-    "nextflow": "Di Tommaso P, et al. Nextflow enables reproducible computational workflows. Nat. Biotechnol. 35, 316-319 (2017). "
-    "doi:10.1038/nbt.3820.",
-    "multiqc": "Ewels P, et al. MultiQC: summarize analysis results for multiple tools and samples in a single report. Bioinformatics 32, "
-    "3047-3048 (2016). doi:10.1093/bioinformatics/btw354.",
-}
+if TYPE_CHECKING:
+    import pandas as pd
+
+REFERENCES = {key: work.text for key, work in references.WORKS.items()}
 """Key -> reference as printed. The methods text names the key in square brackets."""
 
 
@@ -327,6 +315,35 @@ def methods_paragraphs(
     else:
         text.append("The workflow ran in Nextflow [nextflow].")
     return text
+
+
+def methods_with_numbers(rankings: dict[str, pd.DataFrame]) -> list[str]:
+    """Methods that have numbers on any slide, by name."""
+    return sorted({m for table in rankings.values() if "median_pcc" in table for m in table.loc[table["median_pcc"].notna(), "method"]})
+
+
+def benchmark_paragraphs(
+    rankings: dict[str, pd.DataFrame], robustness: dict[str, pd.DataFrame], ablation: dict[str, pd.DataFrame]
+) -> list[str]:
+    """The benchmark's part of the methods text, from its tables by slide; nothing where none was run."""
+    names = methods_with_numbers(rankings)
+    sentences = []
+    if names:
+        cited = [m + "".join(f" [{key}]" for key in references.METHODS.get(m, ())) for m in names]
+        listed = f"{', '.join(cited[:-1])} and {cited[-1]}" if len(cited) > 1 else cited[0]
+        sentences.append(
+            f"On {plural(len(rankings), 'slide')} {listed} imputed the same hidden genes, fold by fold, each from the same visible genes "
+            "and cells. Methods were ranked by the accuracy score (mean rank in PCC, SSIM, RMSE and JS); differences in PCC were tested by "
+            "Wilcoxon's signed-rank test, paired by gene, with Holm's correction."
+        )
+    rates = sorted({rate for table in robustness.values() if "rate" in table for rate in table["rate"] if rate > 0})
+    if rates:
+        shares = " and ".join(filter(None, (", ".join(percent(r) for r in rates[:-1]), percent(rates[-1]))))
+        sentences.append(f"For robustness, {shares} of the slide's counts were removed at random, and all was imputed again.")
+    if ablation:
+        seeds = max((int(table["n_seeds"].max()) for table in ablation.values() if "n_seeds" in table and len(table)), default=0)
+        sentences.append(f"Variants of the whole-slide network were trained on the same folds with {plural(seeds, 'seed')} each.")
+    return [" ".join(sentences)] if sentences else []
 
 
 def cite(paragraphs: list[str]) -> tuple[list[str], list[str]]:

@@ -11,7 +11,9 @@ process BENCHMARK_PLOT {
     tuple val(meta), path("plots/thumbnails/*.png"), optional: true, topic: facts, emit: thumbnails
     tuple val(meta), path("${meta.id}.ranking.csv"), optional: true, topic: facts, emit: ranking
     tuple val(meta), path("${meta.id}.benchmark.json"), optional: true, topic: facts, emit: benchmark
+    tuple val(meta), path("${meta.id}.{robustness,ablation}.csv"), optional: true, topic: facts, emit: variants
     tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
+    tuple val(meta), path("*.usage.json"), optional: true, topic: facts, emit: usage
     tuple val("${task.process}"), val('spadit'), eval('spadit_benchmark_plot.py --version'), topic: versions, emit: versions_spadit
     tuple val("${task.process}"), val('matplotlib'), eval('''python3 -c "from importlib.metadata import version; print(version('matplotlib'))" || echo unknown'''), topic: versions, emit: versions_matplotlib
 
@@ -19,13 +21,14 @@ process BENCHMARK_PLOT {
     def args = task.ext.args ?: ''
     // The reports over all slides tell facts apart by the slide's name
     """
-    for name in ranking.csv benchmark.json; do
+    for name in ranking.csv benchmark.json robustness.csv ablation.csv; do
         if [ -e "benchmark/\$name" ]; then cp "benchmark/\$name" '${meta.id}.'"\$name"; fi
     done
     spadit_benchmark_plot.py \\
         --id '${meta.id}' \\
         --role slide \\
         --failure '${meta.id}.benchmark_plot.failure.json' \\
+        --usage '${meta.id}.benchmark_plot.usage.json' \\
         --threads ${task.cpus} \\
         --benchmark benchmark \\
         --slide ${slide} \\

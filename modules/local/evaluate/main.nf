@@ -10,6 +10,7 @@ process EVALUATE {
     tuple val(meta), path("${meta.id}.metrics.csv"), optional: true, topic: facts, emit: metrics
     tuple val(meta), path("${meta.id}.evaluation.json"), optional: true, topic: facts, emit: evaluation
     tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
+    tuple val(meta), path("*.usage.json"), optional: true, topic: facts, emit: usage
     tuple val("${task.process}"), val('spadit'), eval('spadit_evaluate.py --version'), topic: versions, emit: versions_spadit
     tuple val("${task.process}"), val('scikit-image'), eval('''python3 -c "from importlib.metadata import version; print(version('scikit-image'))" || echo unknown'''), topic: versions, emit: versions_scikit_image
     tuple val("${task.process}"), val('scipy'), eval('''python3 -c "from importlib.metadata import version; print(version('scipy'))" || echo unknown'''), topic: versions, emit: versions_scipy
@@ -21,6 +22,7 @@ process EVALUATE {
         --id '${meta.id}' \\
         --role slide \\
         --failure '${meta.id}.evaluate.failure.json' \\
+        --usage '${meta.id}.evaluate.usage.json' \\
         --threads ${task.cpus} \\
         --imputed ${imputed} \\
         --slide ${slide} \\

@@ -10,6 +10,7 @@ process FOLDS {
     tuple val(meta), path("folds.json"), optional: true, emit: folds
     tuple val(meta), path("plan.json"), optional: true, emit: plan
     tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
+    tuple val(meta), path("*.usage.json"), optional: true, topic: facts, emit: usage
     tuple val("${task.process}"), val('spadit'), eval('spadit_folds.py --version'), topic: versions, emit: versions_spadit
 
     script:
@@ -20,6 +21,7 @@ process FOLDS {
         --id '${meta.id}' \\
         --role slide \\
         --failure '${meta.id}.folds.failure.json' \\
+        --usage '${meta.id}.folds.usage.json' \\
         --threads ${task.cpus} \\
         --slide ${slide} \\
         --reference ${reference} \\

@@ -12,6 +12,7 @@ process IMPUTE {
     output:
     tuple val(meta), path("${meta.id}.imputed.h5ad"), optional: true, emit: imputed
     tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
+    tuple val(meta), path("*.usage.json"), optional: true, topic: facts, emit: usage
     tuple val("${task.process}"), val('spadit'), eval('spadit_impute.py --version'), topic: versions, emit: versions_spadit
     tuple val("${task.process}"), val('torch'), eval('''python3 -c "from importlib.metadata import version; print(version('torch'))" || echo unknown'''), topic: versions, emit: versions_torch
 
@@ -23,6 +24,7 @@ process IMPUTE {
         --id '${meta.id}' \\
         --role slide \\
         --failure '${meta.id}.impute.failure.json' \\
+        --usage '${meta.id}.impute.usage.json' \\
         --threads ${task.cpus} \\
         --slide ${slide} \\
         --reference ${reference} \\

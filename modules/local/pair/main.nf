@@ -10,6 +10,7 @@ process PAIR {
     tuple val(meta), path("${meta.id}.slide.h5ad"), path("${meta.id}.reference.h5ad"), optional: true, emit: pair
     tuple val(meta), path("${meta.id}.pairing.json"), optional: true, topic: facts, emit: facts
     tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
+    tuple val(meta), path("*.usage.json"), optional: true, topic: facts, emit: usage
     tuple val("${task.process}"), val('spadit'), eval('spadit_pair.py --version'), topic: versions, emit: versions_spadit
     tuple val("${task.process}"), val('scanpy'), eval('''python3 -c "from importlib.metadata import version; print(version('scanpy'))" || echo unknown'''), topic: versions, emit: versions_scanpy
 
@@ -21,6 +22,7 @@ process PAIR {
         --id '${meta.id}' \\
         --role slide \\
         --failure '${meta.id}.pair.failure.json' \\
+        --usage '${meta.id}.pair.usage.json' \\
         --threads ${task.cpus} \\
         --slide ${slide} \\
         --reference ${reference} \\

@@ -10,6 +10,7 @@ process PLOT {
     tuple val(meta), path("plots"), optional: true, emit: plots
     tuple val(meta), path("plots/thumbnails/*.png"), optional: true, topic: facts, emit: thumbnails
     tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
+    tuple val(meta), path("*.usage.json"), optional: true, topic: facts, emit: usage
     tuple val("${task.process}"), val('spadit'), eval('spadit_plot.py --version'), topic: versions, emit: versions_spadit
     tuple val("${task.process}"), val('matplotlib'), eval('''python3 -c "from importlib.metadata import version; print(version('matplotlib'))" || echo unknown'''), topic: versions, emit: versions_matplotlib
 
@@ -20,6 +21,7 @@ process PLOT {
         --id '${meta.id}' \\
         --role slide \\
         --failure '${meta.id}.plot.failure.json' \\
+        --usage '${meta.id}.plot.usage.json' \\
         --threads ${task.cpus} \\
         --imputed ${imputed} \\
         --slide ${slide} \\

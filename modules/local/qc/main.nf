@@ -10,6 +10,7 @@ process QC {
     tuple val(meta), path("${meta.id}.qc.h5ad"), optional: true, emit: h5ad
     tuple val(meta), path("${meta.id}.qc.json"), optional: true, topic: facts, emit: facts
     tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
+    tuple val(meta), path("*.usage.json"), optional: true, topic: facts, emit: usage
     tuple val("${task.process}"), val('spadit'), eval('spadit_qc.py --version'), topic: versions, emit: versions_spadit
     tuple val("${task.process}"), val('scanpy'), eval('''python3 -c "from importlib.metadata import version; print(version('scanpy'))" || echo unknown'''), topic: versions, emit: versions_scanpy
 
@@ -20,6 +21,7 @@ process QC {
         --id '${meta.id}' \\
         --role '${meta.role}' \\
         --failure '${meta.id}.qc.failure.json' \\
+        --usage '${meta.id}.qc.usage.json' \\
         --threads ${task.cpus} \\
         --input ${h5ad} \\
         ${args} \\

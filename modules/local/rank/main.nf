@@ -13,6 +13,7 @@ process RANK {
     tuple val(meta), path("${what}/*.h5ad"), optional: true, emit: imputed
     tuple val(meta), path("${what}/benchmark.json"), optional: true, emit: benchmark
     tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
+    tuple val(meta), path("*.usage.json"), optional: true, topic: facts, emit: usage
     tuple val("${task.process}"), val('spadit'), eval('spadit_rank.py --version'), topic: versions, emit: versions_spadit
     tuple val("${task.process}"), val('scipy'), eval('''python3 -c "from importlib.metadata import version; print(version('scipy'))" || echo unknown'''), topic: versions, emit: versions_scipy
 
@@ -23,7 +24,8 @@ process RANK {
     spadit_rank.py \\
         --id '${meta.id}' \\
         --role slide \\
-        --failure '${meta.id}.rank.failure.json' \\
+        --failure '${meta.id}.rank_${what}.failure.json' \\
+        --usage '${meta.id}.rank_${what}.usage.json' \\
         --threads ${task.cpus} \\
         --slide ${slide} \\
         --folds ${folds} \\

@@ -9,6 +9,7 @@ process READ {
     output:
     tuple val(meta), path("${meta.id}.h5ad"), optional: true, emit: h5ad
     tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
+    tuple val(meta), path("*.usage.json"), optional: true, topic: facts, emit: usage
     tuple val("${task.process}"), val('spadit'), eval('spadit_read.py --version'), topic: versions, emit: versions_spadit
     tuple val("${task.process}"), val('anndata'), eval('''python3 -c "from importlib.metadata import version; print(version('anndata'))" || echo unknown'''), topic: versions, emit: versions_anndata
 
@@ -22,6 +23,7 @@ process READ {
         --id '${meta.id}' \\
         --role '${meta.role}' \\
         --failure '${meta.id}.read.failure.json' \\
+        --usage '${meta.id}.read.usage.json' \\
         --threads ${task.cpus} \\
         --input ${input} \\
         ${platform} ${batch} ${args} \\

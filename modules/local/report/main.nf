@@ -9,6 +9,7 @@ process REPORT {
     output:
     tuple val(meta), path("${meta.id}.report.html"), optional: true, emit: html
     tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
+    tuple val(meta), path("*.usage.json"), optional: true, topic: facts, emit: usage
     tuple val("${task.process}"), val('spadit'), eval('spadit_report.py --version'), topic: versions, emit: versions_spadit
     tuple val("${task.process}"), val('jinja2'), eval('''python3 -c "from importlib.metadata import version; print(version('jinja2'))" || echo unknown'''), topic: versions, emit: versions_jinja2
 
@@ -20,6 +21,7 @@ process REPORT {
         --id '${meta.id}' \\
         --role slide \\
         --failure '${meta.id}.report.failure.json' \\
+        --usage '${meta.id}.report.usage.json' \\
         --threads ${task.cpus} \\
         --imputed ${imputed} \\
         --slide ${slide} \\

@@ -10,6 +10,7 @@ process SPLIT {
     tuple val(meta), path("${meta.id}.split.json"), optional: true, topic: facts, emit: split
     tuple val(meta), path("${meta.id}.resources.json"), optional: true, topic: facts, emit: resources
     tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
+    tuple val(meta), path("*.usage.json"), optional: true, topic: facts, emit: usage
     tuple val("${task.process}"), val('spadit'), eval('spadit_split.py --version'), topic: versions, emit: versions_spadit
     tuple val("${task.process}"), val('numpy'), eval('''python3 -c "from importlib.metadata import version; print(version('numpy'))" || echo unknown'''), topic: versions, emit: versions_numpy
 
@@ -21,6 +22,7 @@ process SPLIT {
         --id '${meta.id}' \\
         --role slide \\
         --failure '${meta.id}.split.failure.json' \\
+        --usage '${meta.id}.split.usage.json' \\
         --threads ${task.cpus} \\
         --slide ${slide} \\
         --reference ${reference} \\

@@ -14,6 +14,7 @@ process SUMMARIZE {
     path("mqc/*_mqc.*"), emit: multiqc
     path("mqc/slides.json"), emit: slides
     path("mqc/slides.csv"), emit: table
+    path("mqc/citations.bib"), emit: citations
     tuple val("${task.process}"), val('spadit'), eval('spadit_summarize.py --version'), emit: versions_spadit
 
     script:
@@ -34,7 +35,7 @@ process SUMMARIZE {
     stub:
     """
     mkdir mqc
-    touch mqc/slides_mqc.json mqc/slides.csv
+    touch mqc/slides_mqc.json mqc/slides.csv mqc/citations.bib
     echo '[]' > mqc/slides.json
     """
 }

@@ -15,6 +15,7 @@ process TRAIN {
     tuple val(meta), path("${meta.id}.curves.csv"), optional: true, topic: facts, emit: curves
     tuple val(meta), path("${meta.id}.training.json"), optional: true, topic: facts, emit: training
     tuple val(meta), path("*.failure.json"), optional: true, topic: facts, emit: failure
+    tuple val(meta), path("*.usage.json"), optional: true, topic: facts, emit: usage
     tuple val("${task.process}"), val('spadit'), eval('spadit_train.py --version'), topic: versions, emit: versions_spadit
     tuple val("${task.process}"), val('torch'), eval('''python3 -c "from importlib.metadata import version; print(version('torch'))" || echo unknown'''), topic: versions, emit: versions_torch
     tuple val("${task.process}"), val('lightning'), eval('''python3 -c "from importlib.metadata import version; print(version('lightning'))" || echo unknown'''), topic: versions, emit: versions_lightning
@@ -29,6 +30,7 @@ process TRAIN {
         --id '${meta.id}' \\
         --role slide \\
         --failure '${meta.id}.train.failure.json' \\
+        --usage '${meta.id}.train.usage.json' \\
         --threads ${task.cpus} \\
         --slide ${slide} \\
         --reference ${reference} \\
