@@ -20,7 +20,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from spadit.contracts import Benchmark, Device, Evaluation, Failure, Inputs, Pairing, QualityControl, Split, Training, Usage, _plain, write_text
+from spadit.contracts import (
+    Benchmark,
+    Device,
+    Evaluation,
+    Failure,
+    Inputs,
+    Pairing,
+    QualityControl,
+    Split,
+    Training,
+    Usage,
+    _plain,
+    write_text,
+)
 from spadit.errors import InputError
 from spadit.plots import benchmark, style, training
 from spadit.report import references, usage, variants, words
@@ -821,7 +834,7 @@ def _trained(facts: Facts) -> list[dict]:
         said = f"On {share} the networks added nothing: the coarse condition alone is used." if tried else ""
         unstable = [s for s, t in trained.items() if words.lowered_sentence(t)]
         if unstable:
-            said += f" Training was unstable, and went on with a lower learning rate, on {', '.join(html.escape(s) for s in unstable)}."
+            said += f" Training was unstable, and went on with a lower learning rate, on {', '.join(text(s) for s in unstable)}."
     explained = (
         "What imputed values are made of: the coarse condition (a weighted sum of simple maps, no network), and what diffusion networks "
         "add to it where that helps visible genes imputed as if hidden."
