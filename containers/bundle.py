@@ -17,7 +17,7 @@ import images
 from images import GB, ROOT, Problem, say
 
 LOCKS = ("containers/peers/build.txt", "containers/core/requirements.txt", "containers/peers/requirements.txt")
-WHEELS_SIZE = 3.5 * GB
+WHEELS_SIZE = 4.6 * GB
 
 
 def code_files() -> tuple[list[str], str]:

@@ -16,7 +16,7 @@ from nf import ROOT
 
 pytestmark = pytest.mark.slow
 
-# What CHECK_INPUTS imports. The whole lock is 3.5 GB to fetch and minutes to install: here only the way is walked, by a copy of the
+# What CHECK_INPUTS imports. The whole lock is 4.6 GB to fetch and minutes to install: here only the way is walked, by a copy of the
 # project that asks for less
 NEEDED = ("attrs", "jsonschema", "jsonschema-specifications", "pyyaml", "referencing", "rpds-py", "typing-extensions")
 NEEDED_BY_PEERS = ("absl-py", "docrep")  # docrep comes as a source archive

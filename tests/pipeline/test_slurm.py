@@ -60,7 +60,7 @@ SITE = """
 process {
     queue          = 'test'
     resourceLimits = [cpus: 1, memory: 3.GB, time: 20.m]
-    withName: QC_SLIDE     { time   = { 1.min * task.attempt } }
+    withName: QC_SLIDE     { time   = { 1.min * task.attempt * task.attempt } }
     withName: QC_REFERENCE { memory = { 1.GB  * task.attempt } }
 }
 executor {
@@ -71,13 +71,11 @@ executor {
 }
 """
 
-# Stands before spadit_qc.py in the PATH: the first run for the slide takes too long, the first for the reference too much memory
+# Stands before spadit_qc.py in the PATH: the first try for the slide takes too long, the first for the reference too much memory
 TOO_MUCH = """#!/usr/bin/env python3
 import os, sys, time
-role = sys.argv[sys.argv.index("--role") + 1] if "--role" in sys.argv else None
-note = "{folder}/" + str(role)
-if role and not os.path.exists(note):
-    open(note, "w").close()
+if "--role" in sys.argv and os.environ["ATTEMPT"] == "1":
+    role = sys.argv[sys.argv.index("--role") + 1]
     held = b"1" * (1 << 31 if role == "reference" else 1)
     time.sleep(240)
 os.execv("{program}", ["{program}", *sys.argv[1:]])
@@ -169,10 +167,11 @@ def test_jobs_killed_for_time_and_for_memory_are_tried_again_with_more(slurm, tm
     (tmp_path / "sheet.csv").write_text("sample,st,sc\nsmall,st.h5ad,sc.h5ad\n", encoding="utf-8")
     shim = tmp_path / "first" / "spadit_qc.py"
     shim.parent.mkdir()
-    shim.write_text(TOO_MUCH.format(folder=tmp_path / "first", program=ROOT / "bin/spadit_qc.py"), encoding="utf-8")
+    shim.write_text(TOO_MUCH.format(program=ROOT / "bin/spadit_qc.py"), encoding="utf-8")
     shim.chmod(0o755)
     # nf.environment puts bin/ first in the PATH; a job of SLURM starts with the PATH of who submits it
-    (tmp_path / "site.config").write_text(SITE + f"process.beforeScript = 'export PATH={shim.parent}:$PATH'\n", encoding="utf-8")
+    before = f'process.beforeScript = {{ "export ATTEMPT=${{task.attempt}} PATH={shim.parent}:\\$PATH" }}\n'
+    (tmp_path / "site.config").write_text(SITE + before, encoding="utf-8")
 
     quick = ("--preset", "fast", "--max_steps", 2, "--n_models", 1, "--folds", 2)
     done = nextflow(
@@ -193,7 +192,7 @@ def test_jobs_killed_for_time_and_for_memory_are_tried_again_with_more(slurm, tm
 
     killed, again = tries("QC_SLIDE")
     assert (killed["status"], killed["exit"], again["status"]) == ("FAILED", "140", "COMPLETED")
-    assert [directive(scripts[row["hash"]], "-t", "--time") for row in (killed, again)] == ["00:01:00", "00:02:00"]
+    assert [directive(scripts[row["hash"]], "-t", "--time") for row in (killed, again)] == ["00:01:00", "00:04:00"]
     killed, again = tries("QC_REFERENCE")
     assert (killed["status"], killed["exit"], again["status"]) == ("FAILED", "-", "COMPLETED")  # killed with its script: no exit status
     assert [directive(scripts[row["hash"]], "--mem") for row in (killed, again)] == ["1024M", "2048M"]
