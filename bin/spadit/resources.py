@@ -37,13 +37,13 @@ N_LAYERS = 5
 """X, observed, sd, lower, upper."""
 
 CONSTANTS: dict[str, dict[str, float]] = {
-    "fit_gib": {"base": 0.5, "counts": 4.0, "dense": 6.0, "learned": 3.0, "reference": 6.0, "whole": 10.0},
-    "impute_gib": {"base": 0.5, "counts": 4.0, "dense": 6.0, "reference": 6.0, "maps": 5.0, "block": 8.0},
-    "coarse_s": {"base": 1.0, "dense": 10.0, "learned": 10.0, "reference": 10.0},
-    "token_s": {"base": 1.0, "steps": 5.0, "learned": 10.0},
-    "whole_s": {"base": 1.0, "steps": 5.0, "spots": 10.0},
-    "impute_s": {"base": 5.0, "dense": 5.0, "values": 10.0},
-    "disk_gib": {"base": 0.01, "values": 0.6},
+    "fit_gib": {"base": 0.7, "counts": 4.0, "dense": 6.0, "learned": 3.0, "reference": 6.0, "whole": 10.0},
+    "impute_gib": {"base": 0.7, "counts": 4.0, "dense": 6.0, "reference": 6.0, "maps": 5.0, "block": 8.0},
+    "coarse_s": {"base": 0.5, "dense": 700, "learned": 250, "reference": 120},
+    "token_s": {"base": 1.0, "steps": 35, "learned": 700},
+    "whole_s": {"base": 1.0, "steps": 5.0, "spots": 800},
+    "impute_s": {"base": 3.0, "dense": 100, "values": 5_000},
+    "disk_gib": {"base": 0.0001, "values": 0.6},
 }
 """Estimate -> term -> constant, by ``benchmarks/preflight.py``. What each term counts is said in :func:`terms`."""
 
