@@ -4,7 +4,8 @@
 //
 
 include { SPADIT } from './workflows/spadit'
-include { cloud_problems ; completion_text ; help_text ; slides_text } from './subworkflows/local/messages/main'
+include { leave_outputs ; take_outputs } from './subworkflows/local/outputs/main'
+include { cloud_problems ; completion_text ; help_text ; place_problem ; slides_text } from './subworkflows/local/messages/main'
 
 workflow {
     main:
@@ -18,6 +19,13 @@ workflow {
         if (!params.input || params.input == true) {
             error("No samplesheet: name one with --input (CSV, TSV, YAML or JSON; columns sample, st, sc). --help lists all parameters.")
         }
+        // These are looked for, or handed to a task, before anything is checked
+        ['input', 'predictions', 'folds', 'model', 'start_model', 'multiqc_config'].each { name ->
+            def problem = place_problem(params[name])
+            if (problem) {
+                error("Parameter --${name} ${problem}.")
+            }
+        }
         def sheet = file(params.input, glob: false)
         if (!sheet.isFile() && !sheet.toUriString().contains('://')) {
             error("The samplesheet '${params.input}' is ${sheet.exists() ? 'not a file' : 'not there'}: check --input (CSV, TSV, YAML or JSON; columns sample, st, sc).")
@@ -28,6 +36,7 @@ workflow {
             error("The profile can't run like this:\n" + problems.collect { problem -> "  - ${problem}" }.join('\n'))
         }
 
+        take_outputs(params.outdir)
         SPADIT(sheet, params)
 
         def result = [:]
@@ -38,6 +47,7 @@ workflow {
             }
         }
         workflow.onComplete = {
+            leave_outputs(params.outdir, workflow.success, workflow.manifest.version)
             if (result.slides) {
                 log.info(completion_text(result.slides, "${params.outdir}/multiqc/multiqc_report.html", workflow.success, params.monochrome_logs))
             }

@@ -13,7 +13,7 @@ def work(args) -> None:
     import pandas as pd
 
     from spadit.contracts import Benchmark, Evaluation, Pairing, QualityControl, Split, Training
-    from spadit.report import slide
+    from spadit.report import explorer, slide
 
     benchmark = None
     if args.benchmark:
@@ -22,26 +22,32 @@ def work(args) -> None:
         ranking = find_table(Path(args.ranking).parent, Path(args.ranking).name)
         if ranking is not None:
             benchmark = slide.BenchmarkFacts(Benchmark.from_json(args.benchmark), ranking, Path(args.benchmark_plots))
-    facts = slide.SlideFacts(
-        sample=args.id,
-        imputed=anndata.read_h5ad(args.imputed, backed="r"),  # only its tables are needed
-        metrics=pd.read_csv(args.metrics, dtype={"gene": str, "method": str, "split": str}, keep_default_na=False, na_values=[""]),
-        qc_slide=QualityControl.from_json(args.qc_slide),
-        qc_reference=QualityControl.from_json(args.qc_reference),
-        pairing=Pairing.from_json(args.pairing),
-        split=Split.from_json(args.split),
-        training=Training.from_json(args.training),
-        evaluation=Evaluation.from_json(args.evaluation),
-        curves=pd.read_csv(args.curves, dtype={"fit": str}),
-        plots=Path(args.plots),
-        benchmark=benchmark,
-    )
-    slide.write(facts, args.output)
+    with explorer.opened(args.imputed) as (tables, read):
+        facts = slide.SlideFacts(
+            sample=args.id,
+            imputed=tables,
+            metrics=pd.read_csv(args.metrics, dtype={"gene": str, "method": str, "split": str}, keep_default_na=False, na_values=[""]),
+            qc_slide=QualityControl.from_json(args.qc_slide),
+            qc_reference=QualityControl.from_json(args.qc_reference),
+            pairing=Pairing.from_json(args.pairing),
+            split=Split.from_json(args.split),
+            training=Training.from_json(args.training),
+            evaluation=Evaluation.from_json(args.evaluation),
+            curves=pd.read_csv(args.curves, dtype={"fit": str}),
+            plots=Path(args.plots),
+            benchmark=benchmark,
+            slide=anndata.read_h5ad(args.slide) if args.slide else None,
+            reference=anndata.read_h5ad(args.reference) if args.reference else None,
+            read=read,
+        )
+        slide.write(facts, args.output)
 
 
 def main() -> int:
     p = parser(__doc__, "report")
     p.add_argument("--imputed", required=True, help="the slide's imputed.h5ad")
+    p.add_argument("--slide", help="the paired slide (h5ad), for maps of its counts and clusters")
+    p.add_argument("--reference", help="the paired reference (h5ad), for marker genes of its cell types")
     p.add_argument("--metrics", required=True, help="metrics.csv")
     p.add_argument("--qc-slide", required=True, help="QC facts of the slide (JSON)")
     p.add_argument("--qc-reference", required=True, help="QC facts of its reference (JSON)")

@@ -12,14 +12,15 @@ STEP = "split"
 def work(args):
     from spadit import io
     from spadit.resources import N_LAYERS, needs, sizes_of
-    from spadit.split import read_genes, restrict, split_genes
+    from spadit.split import named_genes, read_genes, restrict, split_genes
 
     slide, reference = io.load_var(args.slide), io.load_var(args.reference)
     shared = slide.index[slide["shared"].astype(bool)].tolist()
     unmeasured = reference.index[~reference["shared"].astype(bool)].tolist()
-    if args.genes:
+    if args.genes or args.wanted:
         aliases = dict(zip(reference["reference_name"].astype(str), reference.index.astype(str), strict=True))
-        unmeasured = restrict(unmeasured, read_genes(args.genes), shared, aliases, args.genes.rsplit("/", 1)[-1])
+        wanted = read_genes(args.genes) if args.genes else named_genes(args.wanted)
+        unmeasured = restrict(unmeasured, wanted, shared, aliases, args.genes.rsplit("/", 1)[-1] or "--genes")
     split = split_genes(shared, unmeasured, args.id, args.ratio, args.folds, args.seed)
     split.to_json(args.output)
     if args.resources:
@@ -37,6 +38,7 @@ def main():
     p.add_argument("--folds", type=int, default=5, help="folds for cross-fitting (default: 5)")
     p.add_argument("--seed", type=int, default=0, help="seed of the split (default: 0)")
     p.add_argument("--genes", default="", help="text file with the unmeasured genes to impute, one a line (default: all)")
+    p.add_argument("--wanted", default="", help="names of these genes with commas between them; --genes goes before")
     p.add_argument("--output", required=True, help="JSON file to write")
     p.add_argument("--resources", help="JSON file to write: what training and imputing are expected to need, with the options that follow")
     p.add_argument("--preset", default="default", help="of the training")

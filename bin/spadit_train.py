@@ -14,7 +14,7 @@ def work(args):
     from spadit import io
     from spadit.contracts import Split, Training
     from spadit.files import finished
-    from spadit.imputation import reuse, train
+    from spadit.imputation import reuse, train, training_key
 
     torch.set_num_threads(1)  # --threads many models are trained side by side instead
     split = Split.from_json(args.split)
@@ -42,7 +42,9 @@ def work(args):
             training = Training.from_json(f"{args.trained}/{args.id}.training.json")
             table = pd.read_csv(f"{args.trained}/{args.id}.curves.csv")
         else:
-            checkpoint = writable(args.checkpoint)
+            given = {"preset": args.preset, "seed": args.seed, "device": args.device, **settings}
+            key = training_key([args.slide, args.reference, args.split, *([args.start] if args.start else [])], given)
+            checkpoint = writable(args.checkpoint and f"{args.checkpoint}/{key}")
             training, table = train(
                 io.load(args.slide, "slide"),
                 io.load(args.reference, "reference"),
@@ -57,6 +59,7 @@ def work(args):
                 checkpoint,
                 **settings,
             )
+            training.checkpoint = key
         table.to_csv(curves, index=False)
         training.to_json(facts)
 

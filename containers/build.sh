@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# build.sh [IMAGE [podman build options]]: build containers/IMAGE (default: core) under the name that conf/base.config gives it.
+# build.sh [IMAGE [podman build options]]: build containers/IMAGE (default: core) as spadit/IMAGE:<version>; ./spadit images build calls it.
 # The package settings of this machine (pip's, apt's, the CA bundle) are mounted for the build only: none of it gets into a layer.
 set -euo pipefail
 image=${1:-core}; shift || true
 here=$(cd "$(dirname "$0")" && pwd)
-tag=$(grep -ohE "spadit/$image:[A-Za-z0-9._-]+" "$here/../conf/base.config" | head -n 1)
-[ -n "$tag" ] || { echo "build.sh: conf/base.config names no image spadit/$image" >&2; exit 1; }
+[ -f "$here/$image/Dockerfile" ] || { echo "build.sh: there is no containers/$image/Dockerfile" >&2; exit 1; }
+tag=spadit/$image:$(sed -nE 's/^__version__ = "(.+)"/\1/p' "$here/../bin/spadit/__init__.py")
 settings=$(mktemp -d); trap 'rm -rf "$settings"' EXIT
 options=(--network=host --layers --format docker)
 

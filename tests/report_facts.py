@@ -208,6 +208,7 @@ def slide_facts(paths: dict[str, Path], sample: str, plots: Path):
         evaluation=Evaluation.from_json(paths["evaluation"]),
         curves=pd.read_csv(paths["curves"]),
         plots=plots,
+        slide=ad.read_h5ad(paths["slide"]),
     )
 
 

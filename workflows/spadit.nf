@@ -24,7 +24,7 @@ workflow SPADIT {
     ch_slides = PREPARE_INPUTS.out.slides.map { meta, st, _genes -> [meta, st] }
     ch_genes = PREPARE_INPUTS.out.slides.map { meta, _st, genes -> [meta, genes] }
 
-    QUALITY_CONTROL(ch_slides, PREPARE_INPUTS.out.references)
+    QUALITY_CONTROL(ch_slides, PREPARE_INPUTS.out.references, all_params.reference_cache)
 
     PAIR(with_reference(QUALITY_CONTROL.out.slides, QUALITY_CONTROL.out.references))
     SPLIT(PAIR.out.pair.join(ch_genes))
@@ -38,7 +38,7 @@ workflow SPADIT {
         SPLIT.out.split,
         SPLIT.out.resources,
         all_params.model,
-        all_params.start_model ? file(all_params.start_model, checkIfExists: true) : [],
+        all_params.start_model ? file(all_params.start_model) : [],
     )
 
     ch_compared = channel.empty()
@@ -52,6 +52,7 @@ workflow SPADIT {
     PLOT(ch_imputed.join(ch_slide).join(IMPUTE_SLIDES.out.metrics).join(IMPUTE_SLIDES.out.evaluation))
     REPORT(
         ch_imputed
+            .join(PAIR.out.pair)
             .join(IMPUTE_SLIDES.out.metrics)
             .join(with_reference(QUALITY_CONTROL.out.slide_facts, QUALITY_CONTROL.out.reference_facts))
             .join(PAIR.out.facts)

@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from spadit import coarse
 from spadit.errors import InputError, SpaditError, TrainingError
-from spadit.files import write_text
+from spadit.files import read_json, write_text
+from spadit.io import sha256
 from spadit.metrics import morans_i, neighbours, pcc
 from spadit.model.backbone import BACKBONES
 from spadit.model.condition import CONDITIONS
@@ -28,7 +30,7 @@ from spadit.model.diffusion import TARGETS
 from spadit.model.sampling import SAMPLERS
 from spadit.model.schedule import SCHEDULES
 from spadit.modes import WINDOW, FittedMode, Token, WholeSlide, cut_windows, fit_mode
-from spadit.preprocess import log_normalise
+from spadit.preprocess import log_normalise, zscore
 from spadit.reference import Reference
 from spadit.scale import Scale, crossfitted_scale, to_expression
 from spadit.settings import MODES, PRESETS, Settings
@@ -37,12 +39,30 @@ from spadit.uncertainty import Trust, load_prior
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 3
+FILES = ("model.json", "weights.safetensors")
+"""Of a saved model."""
+CONTENT = {
+    "preset": str,
+    "seed": int,
+    "settings": dict,
+    "genes": list,
+    "spots": list,
+    "cells": list,
+    "counts_sha256": str,
+    "blend": dict,
+    "trust": dict,
+    "modes": dict,
+    "weights_sha256": str,
+}
+"""What model.json has to hold, with its type."""
 FACTS = (*coarse.SCALARS, "SD of the map", "Moran's I of the map", "agreement of the modes")
 """What reliability is read from."""
 CHOICES = {"backbone": BACKBONES, "condition": CONDITIONS, "target": TARGETS, "sampler": SAMPLERS, "schedule": SCHEDULES}
 """Settings that are one of several words."""
 BLOCK = 1 << 26
 """Spots × genes × maps that are imputed at once."""
+PLAIN_BLOCK = 1 << 24
+"""Spots × genes that are imputed at once where no network asks for the maps themselves (256 genes at most)."""
 ARRAYS = {
     "stack": ("weights", "correction", "centre", "spread", "shared"),
     "scale": ("coefficients", "bounds"),
@@ -164,7 +184,7 @@ class SpaDiT:
             raise TrainingError(f"The slide and the reference share {n_genes} genes; at least 2 are needed to train.")
         rows = self._rows(n_genes)
         statistics = self._statistics(self.genes)
-        self.penalty = coarse.choose_penalty(self._spots.y[rows], self._correlations[0])
+        self.penalty = coarse.choose_penalty(self._y[rows], self._correlations[0])
         self._mapper = None
         n_folds = s.inner_folds if n_genes >= coarse.MIN_GENES else 2 * s.inner_folds  # a fold should not take much of a small panel
         inner = coarse.inner_folds(
@@ -185,9 +205,9 @@ class SpaDiT:
                 mode.data(inner.y - base, base, maps, self._stack.standardised(inner.scalars), self._coordinates, rows)
                 first = read_start(start, mode.shape) if start else None
             else:
-                mode.data(self._spots.y, np.asarray(self._counts.todense() == 0), self._views[0][self._whole_cells])
+                mode.data(self._y, np.asarray(self._counts.todense() == 0), self._views[0][self._whole_cells])
             folder = Path(checkpoint) if checkpoint else None
-            self._fitted[name] = fit_mode(mode, n_genes, rows, self.seed, n_steps, first, folder, report)
+            self._fitted[name] = fit_mode(mode, n_genes, rows, self.seed, n_steps, first, folder, report, self.genes)
             parts[name] = self._fitted[name].crossfitted
             seconds[name] = time.perf_counter() - clock
 
@@ -225,10 +245,9 @@ class SpaDiT:
         self._views = self.reference.vectors(self.genes, self.genes)
         self._correlations = [coarse.correlation(z, z) for z in self._views]
         self._clusters = self.reference.cluster_counts(self.genes)
-        rates = coarse.cluster_rates(self._clusters, self._clusters)
-        self._spots = coarse.Spots.of(self._counts, self._neighbours, self._views, rates, self._rows(len(self.genes)))
-        _, totals, self.target_sum = log_normalise(self._counts)
-        self._totals = totals
+        self._spots = None
+        values, self._totals, self.target_sum = log_normalise(self._counts)
+        self._y = zscore(values, coarse.CLIP)
         n_cells = len(self.reference.cells)
         draw = np.random.default_rng(self.seed)
         self._whole_cells = np.sort(draw.choice(n_cells, s.whole_cells, replace=False)) if n_cells > s.whole_cells else np.arange(n_cells)
@@ -288,7 +307,7 @@ class SpaDiT:
         -------
         AnnData
             Spots (in the slide's order) × genes. ``X``: imputed values, log-normalised scale. ``layers['sd'|'lower'|'upper']``: expected
-            error and 90 % interval. ``var``: ``reliability`` (the PCC to be expected) and ``reliability_class``.
+            error and 90 % interval. ``var``: ``reliability`` (the PCC to be expected), ``reliability_class`` and ``reliability_why``.
 
         Raises
         ------
@@ -296,7 +315,11 @@ class SpaDiT:
             When a gene isn't in the reference, or is one that the model saw.
         """
         blocks = list(self.impute_blocks(genes, draws, counts))
-        var = pd.concat([table for table, _ in blocks]) if blocks else pd.DataFrame(columns=["reliability", "reliability_class"])
+        var = (
+            pd.concat([table for table, _ in blocks])
+            if blocks
+            else pd.DataFrame(columns=["reliability", "reliability_class", "reliability_why"])
+        )
         layers = {name: np.concatenate([arrays[name] for _, arrays in blocks], axis=1) for name in (blocks[0][1] if blocks else {})}
         names = np.array(self.spots)[self._given_order]
         x = layers.pop("X", np.zeros((len(names), 0), dtype=np.float32))
@@ -324,9 +347,15 @@ class SpaDiT:
             raise InputError(f"{len(missing)} genes are not in the reference, e.g. {', '.join(missing[:5])}.")
         rows = self._rows(len(self.genes))
         if self._mapper is None:
-            self._mapper = coarse.Mapper(self._spots.y[rows], self._correlations, self.penalty)
+            self._mapper = coarse.Mapper(self._y[rows], self._correlations, self.penalty)
+        if self._spots is None:  # of all spots, which learning has no need of
+            rates = coarse.cluster_rates(self._clusters, self._clusters)
+            self._y = None  # held once
+            self._spots = coarse.Spots.of(self._counts, self._neighbours, self._views, rates, rows)
+            self._y = self._spots.y
         needs_maps = bool(self.blend.get("token")) or draws > 0
-        step = max(1, BLOCK // (len(self.spots) * len(coarse.MAPS))) if needs_maps else 256
+        step = BLOCK // (len(self.spots) * len(coarse.MAPS)) if needs_maps else min(256, PLAIN_BLOCK // len(self.spots))
+        step = max(1, step)
         modes = {name: self._mode(name) for name in self._fitted if self.blend.get(name) or (draws and name == "token")}
         learn = self._spots.take(rows)
         for first in range(0, len(genes), step):
@@ -370,7 +399,14 @@ class SpaDiT:
             arrays[f"draw_{i + 1}"] = np.maximum(values + deviation, 0).astype(np.float32)
         if counts:
             arrays["counts"] = (np.expm1(values) * (self._totals / self.target_sum)[:, None]).astype(np.float32)
-        var = pd.DataFrame({"reliability": expected, "reliability_class": self._trust.classes(expected)}, index=pd.Index(genes, name=None))
+        var = pd.DataFrame(
+            {
+                "reliability": expected,
+                "reliability_class": self._trust.classes(expected),
+                "reliability_why": self._trust.reasons(facts, FACTS),
+            },
+            index=pd.Index(genes, name=None),
+        )
         return var, {name: np.ascontiguousarray(array[self._given_order]) for name, array in arrays.items()}
 
     # ---- facts, saving, loading --------------------------------------------------------------------------------------
@@ -378,7 +414,7 @@ class SpaDiT:
     @property
     def facts(self) -> dict:
         """Of the fit: n_visible, best_step (per mode), validation_pcc (median PCC of visible genes, imputed as if hidden), blend (weight of
-        each part), seconds (per part), n_weights."""
+        each part), seconds (per part), n_lowered (times a learning rate was lowered because a loss had diverged), n_weights."""
         fitted = self._fitted.values()
         return {
             "n_visible": len(self.genes),
@@ -387,6 +423,7 @@ class SpaDiT:
             "blend": self.blend,
             "seconds": self.seconds["total"],
             "seconds_per_part": self.seconds,
+            "n_lowered": sum(f.n_lowered for f in fitted),
             "n_weights": sum(p.numel() for f in fitted for network in f.networks for p in network.parameters()),
         }
 
@@ -434,8 +471,9 @@ class SpaDiT:
         return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
     @classmethod
-    def load(cls, directory: str | Path, slide: anndata.AnnData, reference: anndata.AnnData, device: str = "auto") -> SpaDiT:
-        """Read a saved model back, for the slide and reference it was fitted on (a saved model holds neither).
+    def load(cls, directory: str | Path, slide: anndata.AnnData, reference: anndata.AnnData | Reference, device: str = "auto") -> SpaDiT:
+        """Read a saved model back, for the slide and reference it was fitted on (a saved model holds neither). The models of one training
+        share a reference: what the first one has made of it (``reference``) serves the others.
 
         Raises
         ------
@@ -443,12 +481,27 @@ class SpaDiT:
             When the files are missing, torn, or of an unknown version, or slide or reference are others.
         """
         content, tensors = read_model(directory)
+        try:
+            return cls._restore(directory, content, tensors, slide, reference, device)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            if "out of memory" in str(error) or "can't allocate memory" in str(error):
+                raise
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise InputError(f"The model in {directory} is damaged ({reason}).", "Copy or train the model again.") from error
+
+    @classmethod
+    def _restore(cls, directory, content: dict, tensors: dict, slide: anndata.AnnData, reference: anndata.AnnData, device: str) -> SpaDiT:
         model = cls(content["preset"], content["seed"], device, **content["settings"])
         absent = sorted(set(content["genes"]) - set(slide.var_names))
         if absent or set(content["spots"]) != set(slide.obs_names):
             raise InputError(
                 f"The model in {directory} was fitted on another slide: its spots or genes differ.",
                 "Give the slide that the model was fitted on.",
+            )
+        if isinstance(reference, Reference) and reference.cells != content["cells"]:
+            raise InputError(
+                f"The model in {directory} was trained with other cells than those of the reference made ready.",
+                "Give the reference as it was read.",
             )
         model._prepare(slide[:, content["genes"]], reference, content["cells"])
         if model.genes != content["genes"] or model._checksum() != content["counts_sha256"]:
@@ -487,16 +540,30 @@ def read_model(directory: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
         When the files are missing, torn, or of an unknown version.
     """
     directory = Path(directory)
+    description, weights = (directory / name for name in FILES)
+    for path in (description, weights):
+        if not path.is_file():
+            raise InputError(
+                f"{directory} does not hold a SpaDiT model: there is no file {path.name}.", "Give the folder of a saved model."
+            )
+        if path.is_symlink() and not path.resolve().is_relative_to(directory.resolve()):
+            raise InputError(f"{directory}/{path.name} is a link to a file elsewhere, which is not followed.", "Copy the model itself.")
     try:
-        content = json.loads((directory / "model.json").read_text(encoding="utf-8"))
-        found = hashlib.sha256((directory / "weights.safetensors").read_bytes()).hexdigest()
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{directory} does not hold a SpaDiT model: {error}.") from error
-    if content.get("kind") != "spadit_model" or content.get("version") != FORMAT_VERSION:
+        content = read_json(description, "a model", remedy="Copy or train the model again.")
+    except InputError as error:
+        raise InputError(f"{directory} does not hold a SpaDiT model: {error.message}", error.remedy) from error
+    if not isinstance(content, dict) or content.get("kind") != "spadit_model" or content.get("version") != FORMAT_VERSION:
         raise InputError(f"{directory}/model.json is of another kind or version than this revision reads ({FORMAT_VERSION}).")
-    if found != content["weights_sha256"]:
+    wrong = [name for name, kind in CONTENT.items() if not isinstance(content.get(name), kind) or isinstance(content[name], bool)]
+    wrong += [n for n in ("genes", "spots", "cells") if n not in wrong and not all(isinstance(v, str) for v in content[n])]
+    if wrong:
+        raise InputError(f"{directory}/model.json: missing or of another type: {', '.join(wrong)}.", "Copy or train the model again.")
+    if sha256(weights) != content["weights_sha256"]:
         raise InputError(f"{directory}/weights.safetensors does not match its checksum in model.json.", "Copy or train the model again.")
-    return content, load_file(directory / "weights.safetensors")
+    try:
+        return content, load_file(weights)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise InputError(f"{directory}/weights.safetensors can't be read: {error}.", "Copy or train the model again.") from error
 
 
 def read_start(directory: str | Path, shape) -> dict[str, torch.Tensor]:

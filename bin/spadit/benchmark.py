@@ -7,7 +7,9 @@ marked, with its reason, and the rest is ranked.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import gzip
 import hashlib
 import json
 import math
@@ -26,9 +28,10 @@ from spadit import metrics
 from spadit.contracts import Benchmark, BenchmarkPlan, Failure, MethodRun
 from spadit.errors import InputError, MethodError, SpaditError
 from spadit.evaluation import MAX_CELLS, NOT_PREDICTABLE, difference, measured_values, subsample, summarize
-from spadit.files import write_text
+from spadit.files import read_json, write_text
 from spadit.inputs import closest
 from spadit.io import write_h5ad
+from spadit.io.hdf5 import opened
 from spadit.methods import METHODS, Method, method_problems, visible_part
 from spadit.methods.spadit import VARIANTS
 from spadit.split import drawn_order
@@ -73,6 +76,11 @@ RATES = (0.1, 0.3, 0.5, 0.7)
 OUTSIDE = "outside"
 """The kind of a method whose predictions were made elsewhere."""
 
+LARGEST_FOLDS = 10_000_000
+"""Bytes of a file of folds."""
+LARGEST_TABLE = 4_000_000_000
+"""Bytes of a table of predictions, unpacked."""
+
 PATIENCE = 4
 """How many times a method's own estimate of its time is asked for."""
 
@@ -114,15 +122,10 @@ class Folds:
         """
         name, shared = Path(path).name, set(shared)
         form = 'It has to be {"seed": 0, "folds": [["GeneA", "GeneB"], ["GeneC"]]}.'
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-        except FileNotFoundError as error:
-            raise InputError(f"{name}: there is no such file.", "Check --folds.") from error
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{name} can't be read as JSON: {error}.", form) from error
+        content = read_json(path, "the file of folds", LARGEST_FOLDS, form)
         folds, seed = (content.get("folds"), content.get("seed", 0)) if isinstance(content, dict) else (None, 0)
         good = isinstance(folds, list) and all(isinstance(f, list) and all(isinstance(g, str) for g in f) for f in folds)
-        if not good or not isinstance(seed, int) or isinstance(seed, bool):
+        if not good or not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
             raise InputError(f"{name} doesn't hold folds of genes.", form)
         if len(folds) < 2 or not all(folds):
             raise InputError(f"{name}: there have to be at least two folds, and none may be empty.", form)
@@ -398,14 +401,22 @@ def read_prediction(path: str | Path, slide: ad.AnnData, folds: Folds) -> ad.Ann
     path = Path(path)
     try:
         if path.suffix == ".h5ad":
+            with opened(path):
+                pass
             data = ad.read_h5ad(path)
             x = data.X.toarray() if sp.issparse(data.X) else data.X
             table = pd.DataFrame(x, index=data.obs_names, columns=data.var_names)
             fold = data.var["fold"] if "fold" in data.var else None
         else:
-            table = pd.read_csv(path, sep="\t" if ".tsv" in path.name else ",", index_col=0)
+            separator = "\t" if ".tsv" in path.name else ","
+            _check_table(path, separator)
+            table = pd.read_csv(path, sep=separator, index_col=0)
             table.index, table.columns, fold = table.index.astype(str), table.columns.astype(str), None
-    except (OSError, ValueError, KeyError, TypeError, pd.errors.ParserError) as error:
+    except (MemoryError, MethodError):
+        raise
+    except InputError as error:  # of :func:`opened`
+        raise MethodError(f"{path.name} can't be read: {error.message.removeprefix(path.name).strip(': .')}") from error
+    except Exception as error:  # what readers raise for damaged files can be anything
         raise MethodError(f"{path.name} can't be read: {' '.join(str(error).split())[:200]}") from error
     for what, names, wanted in (("spots", table.index, slide.obs_names), ("genes", table.columns, folds.genes)):
         if names.has_duplicates:
@@ -426,6 +437,21 @@ def read_prediction(path: str | Path, slide: ad.AnnData, folds: Folds) -> ad.Ann
             f"{path.name}: {int(bad.sum())} genes hold missing or infinite values, the first is '{folds.genes[bad.argmax()]}'"
         )
     return ad.AnnData(X=values, obs=pd.DataFrame(index=slide.obs_names), var=pd.DataFrame(index=folds.genes))
+
+
+def _check_table(path: Path, separator: str) -> None:
+    """Refuse a table that swells when it is unpacked, or that names a gene twice (pandas would rename the second)."""
+    unpack = gzip.open if path.suffix == ".gz" else open
+    size = 0
+    with unpack(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            size += len(block)
+            if size > LARGEST_TABLE:
+                raise MethodError(f"{path.name} is larger than {LARGEST_TABLE / 1e9:g} GB, unpacked: give it as h5ad")
+    with unpack(path, "rt", encoding="utf-8-sig", newline="") as stream:
+        names = pd.Index(next(csv.reader([stream.readline()], delimiter=separator), [])[1:])
+    if names.has_duplicates:
+        raise MethodError(f"{path.name}: genes occur twice, the first is '{names[names.duplicated()][0]}'")
 
 
 def _fold_of(folds: Folds) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from spadit.contracts import Failure
 from spadit.errors import SpaditError
 
+DISK_TROUBLE = ("No space left on device", "Disk quota exceeded", "Read-only file system")
+MEMORY_TROUBLE = ("can't allocate memory", "annot allocate memory", "failed to map segment")  # of torch, of the system, of its loader
 OUT_OF_MEMORY = 137  # the exit code of a task killed for memory: the pipeline retries it with more
 
 
@@ -50,11 +53,18 @@ def run(step: str, arguments: argparse.Namespace, work: Callable[[argparse.Names
     except MemoryError:
         print(f"{arguments.id}: step {step} ran out of memory.", file=sys.stderr)
         return OUT_OF_MEMORY
-    except OSError:
-        traceback.print_exc()
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            print(f"{arguments.id}: step {step} ran out of memory.", file=sys.stderr)
+            return OUT_OF_MEMORY
+        if full := next((words for words in DISK_TROUBLE if words in str(error)), None):
+            print(f"{arguments.id}: step {step} could not write: {full}. Make room there, then start again with -resume.", file=sys.stderr)
+        else:
+            print(f"{arguments.id}: step {step}: the disk or the network failed: {error}", file=sys.stderr)
+        logging.debug("Where:", exc_info=True)
         return 1
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        if type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in MEMORY_TROUBLE):
             print(f"{arguments.id}: step {step} ran out of memory: {error}", file=sys.stderr)
             return OUT_OF_MEMORY
         traceback.print_exc()

@@ -62,6 +62,33 @@ def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @dataclasses.dataclass
+class Averaged:
+    """``weights @ values``, kept as its two factors: values over many spots are never held for it.
+
+    Parameters
+    ----------
+    weights
+        (spots, pool), sparse.
+    values
+        (pool, genes).
+    """
+
+    weights: sp.csr_matrix
+    values: np.ndarray
+
+    def __matmul__(self, other: np.ndarray) -> np.ndarray:
+        return self.weights @ (self.values @ other)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Some of the spots, as an array."""
+        return self.weights[rows] @ self.values
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.weights.shape[0], self.values.shape[1]
+
+
+@dataclasses.dataclass
 class Spots:
     """The slide's side of the maps.
 
@@ -86,10 +113,10 @@ class Spots:
     """
 
     y: np.ndarray
-    smooth: np.ndarray
+    smooth: np.ndarray | Averaged
     total: np.ndarray
     nearest: list[sp.csr_matrix]
-    like: np.ndarray
+    like: np.ndarray | Averaged
     shares: np.ndarray
     usual: np.ndarray
     typical: float
@@ -118,11 +145,16 @@ class Spots:
         y = zscore(values, CLIP)
         inside, near = components_of(y[pool], N_LIKE_COMPONENTS, 0, y[rows])
         average = like_rows(near, inside, N_LIKE)
-        shares = mixture(np.expm1(average @ values[pool].toarray()), rates, block)  # of logarithms: one odd spot doesn't carry it away
-        like = average @ y[pool]  # not z-scored again: a gene that is mostly noise shrinks, and counts for less
-        total = standardised_total(totals[rows])
+        expression = average @ values[pool].toarray()
+        shares = mixture(np.expm1(expression, out=expression), rates, block)  # of logarithms: one odd spot doesn't carry it away
+        del expression
+        like = Averaged(average, y[pool])  # not z-scored again: a gene that is mostly noise shrinks, and counts for less
+        smooth = Averaged(neighbours, y)
         own = y[rows]
-        return cls(own, neighbours @ y, total, [nearest_cells(own, z, block) for z in views], like, shares, shares.mean(0), typical)
+        if len(own) <= len(like.values):  # as while learning: made once they are quicker
+            smooth, like = smooth[:], like[:]
+        total = standardised_total(totals[rows])
+        return cls(own, smooth, total, [nearest_cells(own, z, block) for z in views], like, shares, shares.mean(0), typical)
 
     def take(self, rows: np.ndarray | slice) -> Spots:
         """Some of the spots."""
@@ -298,17 +330,32 @@ def make_maps(spots: Spots, targets: Targets) -> np.ndarray:
 def combine_maps(spots: Spots, targets: Targets, weights: np.ndarray) -> np.ndarray:
     """The weighted sum of all maps, (spots, genes), without making them one by one. ``weights``: (genes, maps)."""
     weights = weights.astype(np.float32)
-    result = spots.y @ np.einsum("ivt,ti->vt", targets.linear, weights[:, :N_LINEAR])
+    result = spots.y @ weighted_sum(targets.linear, weights[:, :N_LINEAR])
     result += spots.smooth @ (targets.linear[0] * weights[:, N_LINEAR])
     for view, nearest in enumerate(spots.nearest):
         result += nearest @ (targets.cells[view] * weights[:, N_LINEAR + 1 + view])
-    result += spots.like @ np.einsum("ivt,ti->vt", targets.linear[: len(LINEAR)], weights[:, TOTAL + 1 : -1])
-    return result + spots.total[:, None] * weights[:, TOTAL] + mixed(spots, targets) * weights[:, -1]
+    result += spots.like @ weighted_sum(targets.linear[: len(LINEAR)], weights[:, TOTAL + 1 : -1])
+    result += spots.total[:, None] * weights[:, TOTAL]
+    more = mixed(spots, targets)
+    more *= weights[:, -1]
+    result += more
+    return result
+
+
+def weighted_sum(linear: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(maps, visible genes, genes), (genes, maps) -> (visible genes, genes)."""
+    total = linear[0] * weights[:, 0]
+    for coefficients, own in zip(linear[1:], weights.T[1:], strict=True):
+        total += coefficients * own
+    return total
 
 
 def mixed(spots: Spots, targets: Targets) -> np.ndarray:
     """The map 'mixture', (spots, genes): log-normalised, less what the slide's usual mixture has."""
-    return np.log1p(spots.typical * (spots.shares @ targets.rates)) - np.log1p(spots.typical * (spots.usual @ targets.rates))
+    values = spots.shares @ (spots.typical * targets.rates).astype(np.float32)
+    np.log1p(values, out=values)
+    values -= np.log1p(spots.typical * (spots.usual @ targets.rates)).astype(np.float32)
+    return values
 
 
 SHARED_SCALE = np.array([name in SPECTRAL for name in MAPS])

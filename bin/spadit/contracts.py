@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, get_type_hints
 
 from spadit.errors import InputError
-from spadit.files import write_text
+from spadit.files import read_json, write_text
 
 
 def _plain(value: Any) -> Any:
@@ -55,10 +55,7 @@ class Contract:
         InputError
             When it isn't JSON, is of another kind or version, or lacks a field.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise InputError(f"{path} can't be read as JSON: {error}.") from error
+        content = read_json(path, f"a '{cls.kind}' file")
         if not isinstance(content, dict) or content.get("kind") != cls.kind:
             found = content.get("kind") if isinstance(content, dict) else type(content).__name__
             raise InputError(f"{path} should be a '{cls.kind}' file but is '{found}'.")
@@ -84,15 +81,17 @@ class Contract:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Is a JSON value of the annotated type? Only the outermost level is looked at."""
+    """Is a JSON value of the annotated type, with all its members?"""
     origin = getattr(hint, "__origin__", None)
-    if origin in (list, dict):
-        return isinstance(value, origin)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(v, hint.__args__[0]) for v in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(v, hint.__args__[1]) for v in value.values())
     if hint is float:
         return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if hint in (str, bool):
+    if hint in (str, bool, dict, list):
         return isinstance(value, hint)
     return True
 
@@ -268,11 +267,14 @@ class Training(Contract):
     """One per fit (evaluation, fold_0 ..., delivery): name; n_visible (genes); best_step (mode, 'token' or 'whole_slide' -> steps its final
     networks were trained for; a mode that was left out is absent); validation_pcc (median PCC of the visible genes, each imputed as if
     hidden); blend (part, 'coarse' or a mode -> weight; {'coarse': 1.0} when the networks added nothing); seconds; seconds_per_part
-    ('coarse', each mode, 'trust', 'total'); n_weights (of all its final networks)."""
+    ('coarse', each mode, 'trust', 'total'); n_lowered (times a learning rate was lowered because a loss
+    had diverged); n_weights (of all its final networks)."""
     seconds: float
     """From the first fit's start to the last one's end; less than the fits' sum where they ran side by side."""
     n_weights: int
     """Of all final networks of the last fit."""
+    checkpoint: str = ""
+    """Name of the folder of its checkpoints, a checksum of its inputs and parameters."""
 
 
 @dataclasses.dataclass

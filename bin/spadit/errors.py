@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+LONGEST = 1000
+"""Characters of a message: names that a file holds may be as long as they like."""
+
+
+def printable(text: str) -> str:
+    """A text as a terminal may show it: short, on one line, and without control characters that a file's names may hold."""
+    text = "".join(c if c.isprintable() else " " if c in "\n\t" else c.encode("unicode_escape").decode() for c in str(text))
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
 
 class SpaditError(Exception):
     """A problem with the data or the settings, told so that a user can mend it.
@@ -15,9 +24,9 @@ class SpaditError(Exception):
     """
 
     def __init__(self, message: str, remedy: str = ""):
-        self.message = message
-        self.remedy = remedy
-        super().__init__(f"{message} {remedy}".strip())
+        self.message = printable(message)
+        self.remedy = printable(remedy)
+        super().__init__(f"{self.message} {self.remedy}".strip())
 
 
 class InputError(SpaditError):

@@ -10,13 +10,15 @@ Every measured gene is imputed by a model that never saw it, so that all columns
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import multiprocessing
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -28,15 +30,21 @@ import torch
 from anndata.io import write_elem
 
 from spadit import __version__
-from spadit.api import SpaDiT, choose_device
+from spadit.api import FILES, SpaDiT, choose_device, read_model
 from spadit.contracts import Split, Training
-from spadit.errors import InputError
+from spadit.errors import InputError, TrainingError
 from spadit.preprocess import log_normalise
 from spadit.reference import Reference
 
 PROGRESS_EVERY = 20.0
 """Seconds between two lines of progress of a fit."""
 ROWS_PER_CHUNK = 4096
+GZIP_LEVEL = 2
+LAYERS = ("sd", "lower", "upper", "counts")
+"""What can be written beside the imputed values and the measured ones."""
+DEFAULT_LAYERS = ("sd", "lower", "upper")
+DTYPES = ("float32", "float16")
+"""float16 holds 11 binary digits: a value is off by at most 0.05 % of itself. Counts can exceed what it holds; they stay float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +92,7 @@ def train(
     start
         Folder of a saved model whose token network the trainings start from.
     checkpoint
-        Folder that outlives the task: a training that was killed goes on from there. It is removed when all is done.
+        Folder that outlives the task: a training that was killed goes on from there. The caller removes it once the models are safe.
 
     Returns
     -------
@@ -119,9 +127,6 @@ def train(
     else:
         for plan in plans:
             keep(plan, fit_plan(plan, slide[:, plan.visible], *common))
-    if checkpoint:
-        shutil.rmtree(checkpoint, ignore_errors=True)
-
     facts = [results[plan.name][0] for plan in plans]
     training = Training(
         sample=split.sample,
@@ -170,6 +175,21 @@ def fit_plan(
     return {"name": plan.name, **model.facts}, curve
 
 
+def training_key(files: Sequence[str | Path], parameters: dict) -> str:
+    """Names the checkpoints of one training: a checksum of its input files (of folders, all files in them) and parameters.
+
+    Another input, parameter or revision has another name, so no checkpoint is ever taken up that isn't this training's.
+    """
+    key = hashlib.sha256(json.dumps([__version__, parameters], sort_keys=True).encode())
+    for path in map(Path, files):
+        for part in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else (path,):
+            with open(part, "rb") as stream:
+                for block in iter(lambda: stream.read(1 << 20), b""):  # noqa: B023 - read at once
+                    key.update(block)
+            key.update(b"\0")
+    return key.hexdigest()[:16]
+
+
 def reuse(folder: str | Path, split: Split, directory: str | Path) -> None:
     """Take models that were trained before, on this split, instead of training.
 
@@ -180,18 +200,40 @@ def reuse(folder: str | Path, split: Split, directory: str | Path) -> None:
     """
     for plan in plan_fits(split):
         source = Path(folder) / plan.name
+        remedy = "Give the folder 'model' of a slide of an earlier run."
+        if not (source / "model.json").is_file():
+            raise InputError(f"There is no model '{plan.name}' in {folder}.", remedy)
         try:
-            genes = json.loads((source / "model.json").read_text(encoding="utf-8"))["genes"]
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"There is no model '{plan.name}' in {folder}.", "Give the folder 'model' of a slide of an earlier run."
-            ) from error
+            genes = read_model(source)[0]["genes"]
+        except InputError as error:
+            raise InputError(f"There is no model '{plan.name}' in {folder} that can be used: {error.message}", remedy) from error
         if sorted(genes) != sorted(plan.visible):
             raise InputError(
                 f"The model '{plan.name}' in {folder} saw other genes than this run's split lets it see.",
                 "Use the same slide, --seed, --split_ratio and --folds as in the run that trained it, or train again.",
             )
-        shutil.copytree(source, Path(directory) / plan.name)
+        target = Path(directory) / plan.name
+        target.mkdir(parents=True)
+        for name in FILES:  # these alone: a folder that somebody gives may hold links to anything
+            shutil.copyfile(source / name, target / name)
+
+
+def chosen_layers(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The layers that a list names ('sd,counts'; 'none' for none), in the order of :data:`LAYERS`; the usual ones when None or empty.
+
+    Raises
+    ------
+    InputError
+        When one of them is no layer.
+    """
+    given = [name.strip() for name in (names.split(",") if isinstance(names, str) else names or [])]
+    given = [name for name in given if name]
+    if not given:
+        return DEFAULT_LAYERS
+    wrong = [name for name in given if name not in LAYERS and (name != "none" or len(given) > 1)]
+    if wrong:
+        raise InputError(f"'{wrong[0]}' is no layer that can be written.", f"Use some of {', '.join(LAYERS)}, or none alone.")
+    return tuple(name for name in LAYERS if name in given)
 
 
 def impute(
@@ -205,6 +247,8 @@ def impute(
     draws: int = 0,
     counts: bool = False,
     report: Callable[[int, int], None] | None = None,
+    layers: str | Sequence[str] | None = None,
+    dtype: str = "float32",
 ) -> None:
     """Impute every gene with the model that may (see the module's text), and write ``output`` (h5ad) some genes at a time.
 
@@ -217,7 +261,23 @@ def impute(
         See :meth:`spadit.api.SpaDiT.impute`.
     report
         Called with (genes done, genes in all).
+    layers
+        Those to write, see :func:`chosen_layers`; measured values, draws and (with ``counts``) counts are written in any case.
+    dtype
+        Of ``X`` and the layers, one of :data:`DTYPES`.
+
+    Raises
+    ------
+    InputError
+        When a layer or the dtype is unknown, or a model is missing or of another slide.
     """
+    if dtype not in DTYPES:
+        raise InputError(f"'{dtype}' is no type that values can be written as.", f"Use {' or '.join(DTYPES)}.")
+    wanted_layers = chosen_layers(layers)
+    counts = counts or "counts" in wanted_layers
+    names = [name for name in wanted_layers if name != "counts"]
+    names += [*(f"draw_{i + 1}" for i in range(draws)), *(["counts"] if counts else [])]
+
     plans = plan_fits(split)
     imputed_by = {gene for plan in plans for gene in plan.imputes}
     wanted = set(split.unmeasured)
@@ -231,8 +291,8 @@ def impute(
     var["measured"] = [part_of[gene] != "unmeasured" for gene in genes]
     var["split"] = [part_of[gene] for gene in genes]
     var["fold"] = [fold_of.get(gene, -1) for gene in genes]
-    var["reliability"], var["reliability_class"] = 0.0, ""
-    names = ["sd", "lower", "upper", *(f"draw_{i + 1}" for i in range(draws)), *(["counts"] if counts else [])]
+    columns_of = {"reliability": np.zeros(len(genes))}
+    columns_of |= {name: np.full(len(genes), "", dtype=object) for name in ("reliability_class", "reliability_why")}
     observed = log_normalise(slide[:, genes[:n_measured]].layers["counts"])[0].tocsc()
 
     skeleton = anndata.AnnData(obs=slide.obs.copy(), var=var[[]], obsm={"spatial": np.asarray(slide.obsm["spatial"])})
@@ -242,51 +302,106 @@ def impute(
         "seed": split.seed,
         "inputs": json.dumps({"slide": source(slide), "reference": source(reference)}, sort_keys=True),
     }
+    if any(data.uns.get("spadit", {}).get("synthetic") for data in (slide, reference)):
+        skeleton.uns["spadit"]["synthetic"] = True
     skeleton.write_h5ad(output)
     done = 0
-    with h5py.File(output, "r+") as file:
+    with h5py.File(output, "r+") as file, _Writer(torch.get_num_threads()) as writer:
         shape = (slide.n_obs, len(genes))
         if "X" in file:
             del file["X"]
-        sets = {"X": _dataset(file, "X", shape)} | {name: _dataset(file, f"layers/{name}", shape) for name in ("observed", *names)}
+        sets = {"X": _dataset(file, "X", shape, dtype)}
+        sets |= {name: _dataset(file, f"layers/{name}", shape, "float32" if name == "counts" else dtype) for name in ("observed", *names)}
         for start in range(0, n_measured, 256):
             stop = min(start + 256, n_measured)
-            _write(sets["observed"], np.arange(start, stop), observed[:, start:stop].toarray())
+            writer.write({"observed": observed[:, start:stop].toarray()}, sets, np.arange(start, stop))
+        prepared = reference
         for plan in plans:
-            model = SpaDiT.load(Path(directory) / plan.name, slide[:, plan.visible], reference, device)
+            model = SpaDiT.load(Path(directory) / plan.name, slide[:, plan.visible], prepared, device)
+            prepared = model.reference  # made ready once
             for table, arrays in model.impute_blocks(plan.imputes, draws, counts):
                 columns = np.array([position[gene] for gene in table.index])
-                for name, values in arrays.items():
-                    _write(sets[name], columns, values)
-                for name in table:
-                    var.loc[table.index, name] = table[name]
+                for values in arrays.values():
+                    check_numbers(values, table.index, plan.name)
+                writer.write(arrays, sets, columns)
+                for name, values in columns_of.items():
+                    values[columns] = table[name]
                 done += len(table)
                 if report:
                     report(done, len(genes))
+        writer.flush()
+        for name, values in columns_of.items():
+            var[name] = values.astype(str) if values.dtype == object else values
         del file["var"]
         write_elem(file, "var", var)
 
 
-def _dataset(file: h5py.File, name: str, shape: tuple[int, int]) -> h5py.Dataset:
+def check_numbers(values: np.ndarray, genes: Sequence[str], model: str) -> None:
+    """Refuse imputed values, (spots, genes), that are no numbers: nobody downstream would notice them.
+
+    Raises
+    ------
+    TrainingError
+        Naming the genes.
+    """
+    broken = [str(gene) for gene, fine in zip(genes, np.isfinite(values).all(0), strict=True) if not fine]
+    if broken:
+        raise TrainingError(
+            f"The model '{model}' imputes values that are no numbers, for {len(broken)} genes, e.g. {', '.join(broken[:5])}.",
+            "Look for extreme values of these genes in the slide and the reference, and train again.",
+        )
+
+
+def _dataset(file: h5py.File, name: str, shape: tuple[int, int], dtype: str = "float32") -> h5py.Dataset:
     """A compressed array as anndata reads it, with a gene's spots side by side; what isn't written is NaN."""
     chunks = (max(1, min(shape[0], ROWS_PER_CHUNK)), 1) if shape[1] else None
     made = file.create_dataset(
-        name, shape, np.float32, chunks=chunks, compression="gzip", compression_opts=2, shuffle=True, fillvalue=np.nan
+        name, shape, dtype, chunks=chunks, compression="gzip", compression_opts=GZIP_LEVEL, shuffle=True, fillvalue=np.nan
     )
     made.attrs["encoding-type"], made.attrs["encoding-version"] = "array", "0.2.0"
     return made
 
 
-def _write(dataset: h5py.Dataset, columns: np.ndarray, values: np.ndarray) -> None:
-    """Write columns, neighbouring ones at once."""
-    for run in _runs(columns):
-        dataset[:, columns[run[0]] : columns[run[0]] + len(run)] = values[:, run]
+class _Writer:
+    """Writes columns of :func:`_dataset`, compressed by several threads while the next ones are made: HDF5 alone compresses with one."""
+
+    def __init__(self, threads: int):
+        self.threads = max(1, threads)
+        self.waiting: list[tuple[h5py.Dataset, int, Future]] = []
+
+    def __enter__(self) -> _Writer:
+        self.pool = ThreadPoolExecutor(self.threads)
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def write(self, arrays: dict[str, np.ndarray], sets: dict[str, h5py.Dataset], columns: np.ndarray) -> None:
+        """Take (spots, columns) arrays of those names that ``sets`` has, and write what was taken before."""
+        started = []
+        for name, values in arrays.items():
+            if name in sets and values.size:
+                genes = np.ascontiguousarray(values.T, dtype=sets[name].dtype)
+                n_rows = sets[name].chunks[0]
+                started += [(sets[name], int(c), self.pool.submit(_chunks, gene, n_rows)) for c, gene in zip(columns, genes, strict=True)]
+        self.flush()
+        self.waiting = started
+
+    def flush(self) -> None:
+        """Write all that was taken."""
+        for dataset, column, chunks in self.waiting:
+            for i, chunk in enumerate(chunks.result()):
+                dataset.id.write_direct_chunk((i * dataset.chunks[0], column), chunk)
+        self.waiting = []
 
 
-def _runs(columns: np.ndarray) -> Iterator[np.ndarray]:
-    """Positions in ``columns``, in runs whose columns follow one another."""
-    order = np.argsort(columns, kind="stable")
-    yield from np.split(order, np.flatnonzero(np.diff(columns[order]) != 1) + 1) if len(order) else []
+def _chunks(gene: np.ndarray, n_rows: int) -> list[bytes]:
+    """A gene's values as HDF5's filters leave them: cut into chunks of ``n_rows`` (the last one filled up), the bytes shuffled (all first
+    ones, then all second ones ...), and deflated."""
+    padded = np.zeros(-(-len(gene) // n_rows) * n_rows, dtype=gene.dtype)
+    padded[: len(gene)] = gene
+    shuffled = padded.view(np.uint8).reshape(-1, n_rows, gene.dtype.itemsize).transpose(0, 2, 1)
+    return [zlib.compress(part.tobytes(), GZIP_LEVEL) for part in shuffled]
 
 
 def source(data: anndata.AnnData) -> dict:

@@ -19,6 +19,7 @@ from typing import Any
 
 from spadit.contracts import Inputs
 from spadit.errors import InputError
+from spadit.files import read_json, read_whole
 
 SCHEMES = ("https", "http", "ftp", "s3", "gs", "az")
 """URL schemes that a file may have."""
@@ -26,6 +27,12 @@ FORMATS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".yaml": "yaml", ".yml": "ya
 PATH_COLUMNS = ("st", "sc", "genes")
 LARGEST_SHEET = 10_000_000
 """Bytes."""
+LARGEST_YAML = 1_000_000
+"""Bytes: YAML takes ten times as long to read."""
+MOST_ROWS = 10_000
+MOST_COLUMNS = 100
+MOST_SAID = 100
+"""Problems that are told at once; the others are counted."""
 TYPE_WORDS = {
     "integer": "a whole number",
     "number": "a number",
@@ -83,6 +90,8 @@ def check_inputs(
         except InputError as error:
             errors = [str(error)]
         inputs.errors += [f"Predictions: {error}" for error in errors]
+    if len(inputs.errors) > MOST_SAID:
+        inputs.errors[MOST_SAID:] = [f"And {len(inputs.errors) - MOST_SAID:,} more problems of such kinds."]
     return inputs
 
 
@@ -98,10 +107,7 @@ def closest(name: str, candidates: Iterable[str]) -> str | None:
 
 
 def _read_json(path: str | Path | None) -> dict:
-    try:
-        content = json.loads(Path(path or "").read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} can't be read as JSON: {error}.", "Check the file.") from error
+    content = read_json(path or "", "a JSON file", LARGEST_SHEET)
     if not isinstance(content, dict):
         raise InputError(f"{path} should hold a JSON object, but holds a {type(content).__name__}.", "Check the file.")
     return content
@@ -111,8 +117,14 @@ def _shown(value: Any) -> str:
     """A value as it stands in a message: short, and without characters that would garble a terminal."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    text = re.sub(r"(?<=://)[^/@\s]*@", "***@", text)  # never repeat a password
+    text = masked(text)
     return text if len(text) <= 120 else text[:119] + "…"
+
+
+def masked(text: str) -> str:
+    """A text without what should stay secret in its URLs: user and password, and the query, where signed URLs keep their tokens."""
+    text = re.sub(r"(?<=://)[^/\s]*@", "***@", text)
+    return re.sub(r"(://[^\s?#]*)[?#]\S+", r"\1?…", text)
 
 
 # ---- the samplesheet ----------------------------------------------------------------------------------------------
@@ -166,6 +178,7 @@ def check_sheet(path: str | Path, schema: dict) -> tuple[list[dict], list[str], 
 
     slides, warnings = [], []
     seen: dict[str, str] = {}
+    folded: dict[str, str] = {}
     for row in rows:
         problems, wrong = _check_row(row, columns, [n for n in required if n not in missing])
         sample = row.values.get("sample", "")
@@ -174,7 +187,8 @@ def check_sheet(path: str | Path, schema: dict) -> tuple[list[dict], list[str], 
                 f"{row.where}, column 'sample': '{_shown(sample)}' is also in {seen[sample].lower()}; every sample needs its own name."
             )
         elif sample:
-            twin = next((s for s in seen if s.casefold() == sample.casefold()), None)
+            twin = folded.setdefault(sample.casefold(), sample) if sample.casefold() in folded else None
+            folded.setdefault(sample.casefold(), sample)
             if twin:
                 warnings.append(
                     f"{row.where}, column 'sample': '{_shown(sample)}' differs from '{_shown(twin)}' ({seen[twin].lower()}) in case only; "
@@ -276,13 +290,8 @@ def read_sheet(path: str | Path) -> tuple[list[Row], list[str]]:
         raise InputError(
             f"{path.name}: the samplesheet's ending '{path.suffix}' is unknown.", f"Use one of {', '.join(FORMATS)}, as its content is."
         )
-    try:
-        if path.stat().st_size > LARGEST_SHEET:
-            raise InputError(f"{path.name} is larger than {LARGEST_SHEET // 10**6} MB: it can't be a samplesheet.", "Check --input.")
-        raw = path.read_bytes()
-    except OSError as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise InputError(f"{path.name}: the samplesheet can't be read: {reason}.", "Check --input.") from error
+    kind = FORMATS[path.suffix.lower()]
+    raw = read_whole(path, "the samplesheet", LARGEST_SHEET if kind != "yaml" else LARGEST_YAML, "Check --input.")
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InputError(f"{path.name} is UTF-16 text.", "Save it as UTF-8 (in a spreadsheet: 'CSV UTF-8').")
     try:
@@ -294,8 +303,11 @@ def read_sheet(path: str | Path) -> tuple[list[Row], list[str]]:
         raise InputError(f"{path.name}: the samplesheet is empty.", "Give a header (sample,st,sc) and one row for each slide.")
     if "\0" in text:
         raise InputError(f"{path.name} holds NUL characters: it is not a text file.", "Save it as UTF-8 text.")
-    kind = FORMATS[path.suffix.lower()]
-    return _read_table(path.name, text, kind) if len(kind) == 1 else _read_list(path.name, text, kind)
+    rows, header = _read_table(path.name, text, kind) if len(kind) == 1 else _read_list(path.name, text, kind)
+    if len(rows) > MOST_ROWS or len(header) > MOST_COLUMNS:
+        much = f"{len(rows):,} rows" if len(rows) > MOST_ROWS else f"{len(header):,} columns"
+        raise InputError(f"{path.name} has {much}; at most {MOST_ROWS:,} rows and {MOST_COLUMNS} columns are read.", "Split the sheet.")
+    return rows, header
 
 
 def _read_table(name: str, text: str, delimiter: str) -> tuple[list[Row], list[str]]:
@@ -373,7 +385,8 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict:
 
 
 def _refuse_twice(name: str, columns: list[str]) -> None:
-    twice = next((c for i, c in enumerate(columns) if c in columns[:i]), None)
+    seen: set[str] = set()
+    twice = next((c for c in columns if c in seen or seen.add(c)), None)
     if twice is not None:
         raise InputError(f"{name + ': ' if name else ''}column '{_shown(twice)}' occurs twice.", "Keep one of them.")
 
@@ -412,7 +425,7 @@ def check_predictions(path: str | Path, samples: Iterable[str]) -> tuple[list[di
         values = {name: row.values.get(name, "") for name in columns}
         problems = {}
         if values["sample"] not in samples:
-            near = closest(values["sample"], samples)
+            near = closest(values["sample"], samples) if len(errors) < MOST_SAID else None  # a search in all names takes its time
             hint = f" Did you mean '{near}'?" if near else ""
             problems["sample"] = f"'{_shown(values['sample'])}' is no slide of the samplesheet.{hint}"
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", values["method"]):
@@ -423,7 +436,7 @@ def check_predictions(path: str | Path, samples: Iterable[str]) -> tuple[list[di
             problems["method"] = f"'{values['method']}' is named twice for this slide."
         seen.add((values["sample"], values["method"].casefold()))
         wrong = "is missing" if not values["path"] else _path_problem(values["path"])
-        if not wrong and not re.search(r"\.(h5ad|csv|tsv)(\.gz)?$", values["path"]):
+        if not wrong and not re.search(r"\.(h5ad|(csv|tsv)(\.gz)?)$", values["path"]):
             wrong = "is no .h5ad, .csv or .tsv file"
         if wrong:
             problems["path"] = f"'{_shown(values['path'])}' {wrong}."
@@ -464,7 +477,7 @@ def check_params(params: dict, schema: dict) -> list[str]:
             hint = f"Did you mean --{near}?" if near else "See --help for all parameters."
             errors.append(f"Parameter --{_shown(name)} is unknown. {hint}")
         elif value is not None and not (name in required and value == ""):
-            problem = _value_problem(value, known[name])
+            problem = _value_problem(value, known[name]) or _place_problem(name, value, known[name].get("format", ""))
             if problem:
                 errors.append(f"Parameter --{name}: {problem}.")
     return errors
@@ -514,7 +527,9 @@ def _value_problem(value: Any, definition: dict) -> str | None:
     from referencing import Registry
 
     validator = Draft202012Validator(definition, registry=Registry())  # an empty registry: no reference leaves the file
-    if validator.is_valid(_as_typed(value, _types(definition))):
+    typed = _as_typed(value, _types(definition))
+    broken = isinstance(typed, float) and "number" not in _types(definition)  # 5.0 is valid JSON for 5, but not on a command line
+    if not broken and validator.is_valid(typed):
         return None
     problem = f"'{_shown(value)}' is not allowed; expected is {definition.get('errorMessage', _expected(definition))}"
     if value is True and "boolean" not in _types(definition):
@@ -523,6 +538,18 @@ def _value_problem(value: Any, definition: dict) -> str | None:
         near = closest(value, map(str, definition["enum"]))
         problem += f" (did you mean '{near}'?)" if near else ""
     return problem
+
+
+def _place_problem(name: str, value: Any, form: str) -> str | None:
+    """What is wrong with a parameter that names a file or folder, beyond its type."""
+    if not isinstance(value, str) or not value or form not in ("file-path", "directory-path"):
+        return None
+    problem = _path_problem(value if form == "file-path" else value.rstrip("/") or "/")
+    if problem and "shell" in problem and name in ("input", "predictions"):  # only the name of a sheet is seen by a shell
+        problem = _path_problem(value.rsplit("/", 1)[-1])
+    elif problem and "shell" in problem and name == "outdir":  # and nothing of the results' folder
+        problem = None
+    return f"'{_shown(value)}' {problem}" if problem else None
 
 
 def _as_typed(value: Any, types: list[str]) -> Any:

@@ -354,6 +354,8 @@ class FittedMode:
     n_steps: int
     score: float
     curve: list[dict]
+    n_lowered: int = 0
+    """Times a learning rate was lowered because a loss had diverged, over all its networks."""
 
 
 def fit_mode(
@@ -365,6 +367,7 @@ def fit_mode(
     start: dict | None = None,
     checkpoint: Path | None = None,
     report: Callable[[dict], None] | None = None,
+    names: Sequence[str] | None = None,
 ) -> FittedMode:
     """Train a mode's networks.
 
@@ -379,6 +382,8 @@ def fit_mode(
         Train for this long instead of choosing.
     start
         Weights to start from, of a network trained elsewhere.
+    names
+        Of the genes, for messages.
     """
     s = mode.settings
     order = np.random.default_rng(seed).permutation(n_genes)
@@ -386,6 +391,7 @@ def fit_mode(
     crossfitted = np.zeros((len(rows), n_genes), dtype=np.float32)
     curve: list[dict] = []
     steps, scores = [], []
+    lowered: list[int] = []
 
     def run(stage: str, number: int, genes: np.ndarray, limit: int, score: Callable[[nn.Module], float] | None) -> Trained:
         def tell(entry: dict) -> None:
@@ -396,9 +402,12 @@ def fit_mode(
         if start:
             network.load_state_dict(start)
         folder = checkpoint / mode.name / f"{stage}_{number}" if checkpoint else None
+        samples = mode.samples(genes)
+        samples.names = [names[i] for i in genes] if names is not None else None
         trained = train_network(
-            network, mode.samples(genes), s.training(mode.name), limit, seed + number, mode.device, score, folder, tell, s.n_devices
+            network, samples, s.training(mode.name), limit, seed + number, mode.device, score, folder, tell, s.n_devices
         )
+        lowered.extend(trained.lowered)
         curve.extend({"mode": mode.name, "stage": stage, "network": number, **entry} for entry in trained.curve)
         return trained
 
@@ -412,4 +421,4 @@ def fit_mode(
     if n_steps is None:
         n_steps = max(s.validate_every, int(np.median(steps))) if steps else s.max_steps // 4
     networks = [run("final", i, np.arange(n_genes), n_steps, None).network for i in range(s.n_models)]
-    return FittedMode(networks, crossfitted, n_steps, float(np.mean(scores)) if scores else float("nan"), curve)
+    return FittedMode(networks, crossfitted, n_steps, float(np.mean(scores)) if scores else float("nan"), curve, len(lowered))

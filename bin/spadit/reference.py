@@ -124,5 +124,5 @@ def components_of(z: np.ndarray, n: int, seed: int, more: np.ndarray | None = No
 def like_rows(points: np.ndarray, pool: np.ndarray, k: int) -> sp.csr_matrix:
     """points × pool: each row averages over the k points of the pool nearest to it, itself among them if it is in the pool."""
     k = min(k, len(pool))
-    nearest = NearestNeighbors(n_neighbors=k).fit(pool).kneighbors(points, return_distance=False)
+    nearest = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(pool).kneighbors(points, return_distance=False)
     return averaging(nearest, len(pool))

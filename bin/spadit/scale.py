@@ -56,5 +56,13 @@ def to_expression(z: np.ndarray, mean: np.ndarray, sd: np.ndarray, spread: np.nd
     """
     spread = z.std(0) if spread is None else spread
     soft = np.maximum(SOFTNESS * sd, 1e-6)
-    values = np.logaddexp(0, (z / np.where(spread > 1e-6, spread, 1) * sd + mean) / soft)
-    return (values * (mean / np.maximum(values.mean(0), 1e-12))).astype(np.float32)
+    values = z * (sd / np.where(spread > 1e-6, spread, 1) / soft).astype(np.float32)
+    values += (mean / soft).astype(np.float32)
+    bend = np.abs(values)  # log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)), in place: np.logaddexp takes four times as long
+    np.negative(bend, out=bend)
+    np.exp(bend, out=bend)
+    np.log1p(bend, out=bend)
+    np.maximum(values, 0, out=values)
+    values += bend
+    values *= mean / np.maximum(values.mean(0, dtype=np.float64), 1e-12)
+    return values.astype(np.float32, copy=False)

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from spadit.contracts import Split
 from spadit.errors import InputError
+from spadit.files import read_whole
 
+LARGEST_LIST = 10_000_000
+"""Bytes of a list of genes."""
 MIN_TRAIN = 2
 """Training genes that the smallest fit must still have."""
 
@@ -109,16 +112,29 @@ def read_genes(path: str | Path) -> list[str]:
         When the file isn't there, isn't UTF-8 text or names no gene.
     """
     path = Path(path)
+    raw = read_whole(path, "the gene list", LARGEST_LIST, "Check the column 'genes' of the samplesheet.")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError(f"The gene list {path.name} doesn't exist.", "Check the column 'genes' of the samplesheet.") from error
-    except (UnicodeDecodeError, IsADirectoryError) as error:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise InputError(f"The gene list {path.name} is not a UTF-8 text file.", "Give a text file with one gene a line.") from error
     genes = [re.split(r"[\t,;]", line.split("#", 1)[0])[0].strip().strip("\"'") for line in text.splitlines()]
     genes = list(dict.fromkeys(g for g in genes if g))
     if not genes:
         raise InputError(f"The gene list {path.name} names no gene.", "Give a text file with one gene a line.")
+    return genes
+
+
+def named_genes(names: str) -> list[str]:
+    """The genes of 'Gad1,Sst'; blanks around names and empty ones don't count.
+
+    Raises
+    ------
+    InputError
+        When it names no gene.
+    """
+    genes = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    if not genes:
+        raise InputError(f"'{names}' names no gene.", "Give --genes names with commas between them, or a text file (.txt, .csv or .tsv).")
     return genes
 
 

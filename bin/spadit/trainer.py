@@ -18,8 +18,7 @@ import shutil
 import tempfile
 import time
 import warnings
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -42,14 +41,28 @@ log = logging.getLogger(__name__)
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # it tells of GPUs and tips at every fit
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-CHECKPOINT_FILE = "state.safetensors"
-CHECKPOINT_VERSION = 1
+CHECKPOINT_FILES = ("state_0.safetensors", "state_1.safetensors")
+"""Written in turn, so that the one before is whole whatever happens to the newest."""
+CHECKPOINT_VERSION = 2
+RUNAWAY = 10.0
+"""A training whose loss is this many times what it was at first, and of 1, has diverged: what is learned is standardised, so that a network
+that says nothing has a loss of about 1."""
+SLOWER = 0.25
+"""What the learning rate is multiplied by then."""
+MAX_LOWERED = 3
+"""Times that is done before the training is given up."""
+
+
+class Diverged(TrainingError):
+    """The loss is no longer a number, or far above what it was at first: a lower learning rate may help."""
 
 
 class Samples(Protocol):
     """What a network is trained on."""
 
     n_genes: int
+    names: Sequence[str]
+    """Of the genes, for messages. Optional."""
 
     def draw(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """A training batch of the genes at these positions.
@@ -116,6 +129,8 @@ class Trained:
     """The best score; NaN when there was none."""
     curve: list[dict]
     """step, train_loss (mean over the steps since the last entry), validation_score (NaN when there is none)."""
+    lowered: list[int] = dataclasses.field(default_factory=list)
+    """Steps at which the learning rate was lowered because the loss had diverged."""
 
 
 def choose_precision(precision: str, device: str, n_devices: int = 1) -> str:
@@ -167,12 +182,17 @@ class Training(lightning.LightningModule):
         self.order = torch.empty(0, dtype=torch.long)  # genes still to come in this round
         self.step, self.finished = 0, False
         self.losses: list[Tensor] = []  # of the steps since the last entry of the curve
+        self.batches: list[Tensor] = []  # the genes of each, known since this process began; not part of the state
+        self.first_loss: float | None = None
+        self.lowered: list[int] = []
         self.curve: list[dict] = []
         self.best: dict[str, Tensor] = {}
         self.best_step, self.best_score = 0, float("nan")
         self.optimiser_state: dict[int, dict[str, Tensor]] = {}  # as loaded; configure_optimizers hands it on
+        self.slot = 0  # the checkpoint file that is written next
+        self.probe = self.probe_data() if checkpoint else torch.empty(0)
+        self.good = self.state()  # the last state that was fine: what a training goes on from when its loss diverges
         if checkpoint:
-            self.probe = self.probe_data()
             self.load()
 
     # A step
@@ -180,11 +200,12 @@ class Training(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         s = self.settings
         fused = self.trainer.precision != PRECISIONS["fp16"]  # a fused one unscales fp16 gradients itself, after they were clipped
-        optimiser = torch.optim.AdamW(self.network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, fused=fused)
+        learning_rate = s.learning_rate * SLOWER ** len(self.lowered)
+        optimiser = torch.optim.AdamW(self.network.parameters(), lr=learning_rate, weight_decay=s.weight_decay, fused=fused)
         if self.optimiser_state:
             optimiser.load_state_dict({"state": self.optimiser_state, "param_groups": optimiser.state_dict()["param_groups"]})
             self.optimiser_state = {}
-        self.rate = OneCycleLR(optimiser, s.learning_rate, total_steps=self.n_steps) if s.one_cycle else None
+        self.rate = OneCycleLR(optimiser, learning_rate, total_steps=self.n_steps) if s.one_cycle else None
         if self.rate and self.step:  # the rate depends on the step alone: there is nothing else to restore
             self.rate.last_epoch = self.step - 1
             self.rate.step()
@@ -214,6 +235,7 @@ class Training(lightning.LightningModule):
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
         get_ema_multi_avg_fn(decay)(*self.average_pairs, None)
         self.losses.append(loss)
+        self.batches.append(index)
         self.step += 1
 
     def next_genes(self) -> Tensor:
@@ -276,8 +298,8 @@ class Training(lightning.LightningModule):
         if self.step % s.validate_every == 0 or last:
             self.look()
         self.finished = last or self.trainer.should_stop
-        if self.checkpoint and (self.step % s.checkpoint_every == 0 or self.finished):
-            self.save()
+        if self.step % s.checkpoint_every == 0 or self.finished:
+            self.keep()
 
     def look(self) -> None:
         """Add an entry to the curve; keep the moving average when it is the best so far; stop when it hasn't been for long."""
@@ -294,7 +316,7 @@ class Training(lightning.LightningModule):
                 self.best_step, self.best_score = self.step, score
                 self.best = {name: part.cpu().clone() for name, part in self.average.state_dict().items()}
         self.curve.append({"step": self.step, "train_loss": float(losses.mean()), "validation_score": score})
-        self.losses = []
+        self.losses, self.batches = [], []
         stop = self.score is not None and sum(entry["step"] > self.best_step for entry in self.curve) >= self.settings.patience
         self.trainer.should_stop = stop
         if self.report and self.trainer.is_global_zero:
@@ -308,22 +330,53 @@ class Training(lightning.LightningModule):
         Raises
         ------
         TrainingError
-            When one is no number, or the weights aren't.
+            When what the network is trained on is no number.
+        Diverged
+            When a loss is no number, or the weights aren't, or the losses are far above those at first.
         """
         losses = torch.stack([loss.cpu() for loss in self.losses]) if self.losses else torch.empty(0)
         broken = (~losses.isfinite()).nonzero()
-        step = None
+        remedy = "Lower the learning rate, or look for extreme values in the slide."
         if len(broken):
             step = self.step - len(losses) + int(broken[0])
-        elif not all(bool(part.isfinite().all()) for part in self.average.parameters()):
-            step = self.step
-        if step is not None:
-            raise TrainingError(
-                f"The loss is no longer a number at step {step}.", "Lower the learning rate, or look for extreme values in the slide."
-            )
+            batch = self.batches[step - self.step] if step - self.step >= -len(self.batches) else torch.empty(0, dtype=torch.long)
+            self.check_data(batch, step)
+            raise Diverged(f"The loss is no longer a number at step {step}{self.named(batch)}.", remedy)
+        if not all(bool(part.isfinite().all()) for part in self.average.parameters()):
+            raise Diverged(f"The loss is no longer a number at step {self.step}: the weights aren't.", remedy)
+        if self.first_loss is None and len(losses):
+            self.first_loss = float(losses[0])
+        if len(losses) >= self.settings.validate_every and float(losses.mean()) > self.limit():
+            raise Diverged(f"The loss at step {self.step}, {float(losses.mean()):.3g}, is far above the {self.first_loss:.3g} at first"
+                           f"{self.named(self.batches[-1]) if self.batches else ''}.", remedy)
         return losses
 
-    # Checkpoints: one file, so that weights and facts always belong together
+    def limit(self) -> float:
+        """The loss from which on a training has diverged."""
+        return RUNAWAY * max(self.first_loss or 0, 1)
+
+    def named(self, batch: Tensor) -> str:
+        """The genes of a batch, in words."""
+        names = getattr(self.samples, "names", None)
+        if not len(batch):
+            return ""
+        shown = ", ".join(str(names[i]) if names is not None else f"number {i}" for i in batch[:5].tolist())
+        return f" (its batch: genes {shown}{f' and {len(batch) - 5} others' if len(batch) > 5 else ''})"
+
+    def check_data(self, batch: Tensor, step: int) -> None:
+        """Raises TrainingError when a gene of this batch has values that are no numbers: no learning rate mends that."""
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def fine(gene: Tensor) -> bool:
+            x0, _, inputs = self.samples.draw(gene.reshape(1), generator)
+            return all(bool(part.isfinite().all()) for part in (x0, *inputs))
+
+        bad = [int(gene) for gene in batch if not fine(gene)]
+        if bad:
+            said = f"The loss is no longer a number at step {step}: what the network is given isn't{self.named(torch.tensor(bad))}."
+            raise TrainingError(said, "Look for extreme values of these genes in the slide and the reference.")
+
+    # Checkpoints: one file each, so that weights and facts always belong together
 
     def fingerprint(self) -> str:
         """Of all that has to be the same for a checkpoint to be this training's."""
@@ -351,80 +404,113 @@ class Training(lightning.LightningModule):
             values.append(x0[:, :: math.ceil(x0.shape[1] / 64)].flatten())
         return torch.cat([part.float().cpu() for part in values])
 
-    def save(self) -> None:
-        """Write the state, whole or not at all."""
-        losses = self.checked_losses()
-        if not self.trainer.is_global_zero:
-            return
+    def state(self, losses: Tensor | None = None) -> tuple[dict[str, Tensor], dict]:
+        """All that this training needs to go on from here: copies of its tensors, on the CPU, and its facts."""
+        losses = torch.empty(0) if losses is None else losses
         tensors = {"generator": self.generator.get_state(), "order": self.order, "losses": losses, "probe": self.probe}
         for name, part in (("network", self.network), ("average", self.average)):
             tensors.update({f"{name}.{key}": value for key, value in part.state_dict().items()})
         tensors.update({f"best.{key}": value for key, value in self.best.items()})
-        for i, state in self.trainer.optimizers[0].state_dict()["state"].items():
-            tensors.update({f"optimiser.{i}.{key}": value for key, value in state.items()})
-        tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
-        facts = {
-            "fingerprint": self.fingerprint(),
-            "checksum": checksum(tensors),
-            "step": self.step,
-            "finished": self.finished,
-            "curve": self.curve,
-            "best_step": self.best_step,
-            "best_score": self.best_score,
-        }
+        if self._trainer is not None:
+            for i, state in self.trainer.optimizers[0].state_dict()["state"].items():
+                tensors.update({f"optimiser.{i}.{key}": value for key, value in state.items()})
+        tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+        facts = {"fingerprint": self.fingerprint(), "step": self.step, "finished": self.finished, "curve": list(self.curve),
+                 "best_step": self.best_step, "best_score": self.best_score, "lowered": list(self.lowered), "first_loss": self.first_loss}
+        return tensors, facts
+
+    def keep(self) -> None:
+        """Take this state for good, if its losses are: into memory, and onto the disk where there is a place for it."""
+        losses = self.checked_losses()
+        if self.trainer.is_global_zero and not bool((losses > self.limit()).any()):  # it may be on its way to diverge
+            self.good = self.state(losses)
+            self.save()
+
+    def save(self) -> None:
+        """Write the good state in place of the older of the two checkpoints, whole or not at all."""
+        if not self.checkpoint:
+            return
+        tensors, facts = self.good
         self.checkpoint.mkdir(parents=True, exist_ok=True)
-        with finished(self.checkpoint / CHECKPOINT_FILE) as temporary:
-            save_file(tensors, temporary, metadata={"training": json.dumps(facts)})
+        with finished(self.checkpoint / CHECKPOINT_FILES[self.slot]) as temporary:
+            save_file(tensors, temporary, metadata={"training": json.dumps(facts), "checksum": checksum(tensors, facts)})
+        self.slot = 1 - self.slot
 
     def load(self) -> None:
-        """Take up the state of the checkpoint, if there is one and it is this training's."""
-        path = self.checkpoint / CHECKPOINT_FILE
-        for unfinished in self.checkpoint.glob(f".{CHECKPOINT_FILE}.*"):  # of a training that was killed while it wrote
+        """Take up the newest state among the checkpoints that is whole and this training's, if there is one."""
+        for unfinished in self.checkpoint.glob(".state_*"):  # of a training that was killed while it wrote
             shutil.rmtree(unfinished, ignore_errors=True)
+        found = {}
+        for slot, name in enumerate(CHECKPOINT_FILES):
+            if state := self.read(self.checkpoint / name):
+                found[slot] = state
+        if found:
+            newest = max(found, key=lambda slot: (len(found[slot][1]["lowered"]), found[slot][1]["step"]))
+            self.slot = 1 - newest
+            self.take(found[newest])
+            log.info("Training goes on from step %d of %s.", self.step, self.checkpoint / CHECKPOINT_FILES[newest])
+
+    def read(self, path: Path) -> tuple[dict[str, Tensor], dict] | None:
+        """The state in a checkpoint; None, with a word on it, when it is torn or another training's."""
         if not path.exists():
-            return
+            return None
         try:
             with safe_open(path, framework="pt") as file:
-                facts = json.loads(file.metadata()["training"])
+                facts, sum_then = json.loads(file.metadata()["training"]), file.metadata()["checksum"]
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - it isn't a dict
+            if sum_then != checksum(tensors, facts):
+                raise ValueError("the checksum doesn't match")
             if facts["fingerprint"] != self.fingerprint() or not same_values(tensors["probe"], self.probe):
                 log.warning("The checkpoint %s is of another training (settings, seed or data); it is ignored.", path)
-                return
-            if facts["checksum"] != checksum(tensors):
-                raise ValueError("the checksum doesn't match")
+                return None
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             log.warning("The checkpoint %s can't be read (%s); it is ignored.", path, error)
-            return
+            return None
+        return tensors, facts
+
+    def take(self, state: tuple[dict[str, Tensor], dict]) -> None:
+        """Go on from this state."""
+        tensors, facts = self.good = state
 
         def part(prefix: str) -> dict[str, Tensor]:
-            return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+            return {name[len(prefix) :]: value.clone() for name, value in tensors.items() if name.startswith(prefix)}
 
         self.network.load_state_dict(part("network."))
         self.average.load_state_dict(part("average."))
-        self.best = part("best.")
+        self.best, self.optimiser_state = part("best."), {}
         for name, value in part("optimiser.").items():
             i, key = name.split(".")
             self.optimiser_state.setdefault(int(i), {})[key] = value
         self.generator.set_state(tensors["generator"])
-        self.order, self.losses = tensors["order"], list(tensors["losses"])
-        for name in ("step", "finished", "curve", "best_step", "best_score"):
+        self.order, self.losses, self.batches = tensors["order"], list(tensors["losses"]), []
+        for name in ("step", "finished", "best_step", "best_score", "first_loss"):
             setattr(self, name, facts[name])
-        log.info("Training goes on from step %d of %s.", self.step, path)
+        self.curve, self.lowered = list(facts["curve"]), list(facts["lowered"])
+
+    def slow_down(self, trouble: Diverged) -> None:
+        """Go back to the last good state with a lower learning rate. Raises ``trouble`` when that was done often enough."""
+        if len(self.lowered) == MAX_LOWERED:
+            raise Diverged(f"{trouble.message} A lower learning rate was tried {MAX_LOWERED} times.", trouble.remedy) from trouble
+        tensors, facts = self.good
+        self.take((tensors, {**facts, "lowered": [*facts["lowered"], self.step]}))
+        log.warning("%s The training goes on from step %d with a lower learning rate.", trouble.message, self.step)
+        self.save()
 
     def result(self) -> Trained:
         """What came of it."""
         if self.best:
             self.average.load_state_dict(self.best)
         network = self.average.cpu().eval().requires_grad_(True)
-        return Trained(network, self.best_step if self.best else self.step, self.best_score, self.curve)
+        return Trained(network, self.best_step if self.best else self.step, self.best_score, self.curve, self.lowered)
 
 
-def checksum(tensors: dict[str, Tensor]) -> int:
-    """CRC-32 of these tensors, in the order of their names."""
-    value = 0
+def checksum(tensors: dict[str, Tensor], facts: dict) -> str:
+    """SHA-256 of these facts and tensors, in the order of their names."""
+    value = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(tensors):
-        value = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), value)
-    return value
+        value.update(name.encode())
+        value.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+    return value.hexdigest()
 
 
 def same_values(a: Tensor, b: Tensor) -> bool:
@@ -447,7 +533,8 @@ def train_network(
     """Train one network for at most ``n_steps``.
 
     On the CPU a training that was ended at any moment and is started again with the same arguments gives the same weights, curve and
-    best step, to the bit, as one that wasn't.
+    best step, to the bit, as one that wasn't. When the loss diverges, training goes on from the last good state with a lower learning rate,
+    :data:`MAX_LOWERED` times at most (with one device; with several it is an error at once).
 
     Parameters
     ----------
@@ -477,7 +564,8 @@ def train_network(
     Raises
     ------
     TrainingError
-        When the loss is no longer a number, or not even one gene fits into the GPU's memory.
+        When the loss diverges whatever the learning rate, what is to be learned holds values that are no numbers, or not even one gene
+        fits into the GPU's memory.
     """
     if n_steps < 1 or samples.n_genes < 1:
         raise TrainingError(f"There is nothing to train: {n_steps} steps on {samples.n_genes} genes.")
@@ -486,8 +574,12 @@ def train_network(
         if n_devices > 1 and checkpoint is None:
             checkpoint = Path(scratch)  # the processes hand their result back by it
         training = Training(network, samples, settings, n_steps, seed, score, checkpoint and Path(checkpoint), report)
-        if not training.finished:
-            run(training, device, n_devices)
+        while not training.finished:
+            try:
+                run(training, device, n_devices)
+                break
+            except Diverged as trouble:
+                training.slow_down(trouble)
         if not training.finished:  # it is another process's
             training.load()
         return training.result()
@@ -512,6 +604,5 @@ def run(training: Training, device: str, n_devices: int) -> None:
         try:
             trainer.fit(training, range(training.step, training.n_steps))  # each step draws its batch itself
         except SIGTERMException:  # raised after a whole step: the time is up, or the node is wanted back
-            if training.checkpoint:
-                training.save()
+            training.keep()
             raise SystemExit(128 + 15) from None

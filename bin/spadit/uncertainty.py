@@ -23,6 +23,23 @@ PRIOR = Path(__file__).with_name("trust_prior.json")
 """What the facts of a gene say of its PCC on other slides (benchmarks/trust.py makes it)."""
 N_FOLDS = 10
 
+NOTABLE = 0.01
+"""A fact is named when it adds to the expected PCC, or takes from it, at least this much."""
+FEW = 5.0
+"""Percent of the reference's cells."""
+ASPECTS = (
+    (("reference", "detection"), "its level in the reference speaks for it ({0})", "its level in the reference speaks against it ({0})"),
+    (("agreement",), "simple maps of it agree more than most", "simple maps of it agree less than most"),
+    (
+        ("highest correlation", "top 5"),
+        "in the reference visible genes follow it closely",
+        "visible genes follow it loosely in the reference",
+    ),
+    (("SD of",), "its imputed map has more contrast than most", "its imputed map has less contrast than most"),
+    (("Moran",), "its imputed map has more spatial order than most", "its imputed map has less spatial order than most"),
+)
+"""How the names of facts that belong together begin, and what is said where they add to the expected PCC, or take from it."""
+
 
 def load_prior(names: tuple[str, ...]) -> np.ndarray:
     """The prior's coefficients for these facts, (facts,); 0 for a fact that it doesn't know."""
@@ -84,6 +101,44 @@ class Trust:
         """Reliability: the PCC to be expected of each gene, (genes,), within -1 ... 1."""
         z = np.clip((facts - self.centre) / self.spread, -3, 3)
         return np.clip(self.mean + z @ self.coefficients, -1, 1)
+
+    def reasons(self, facts: np.ndarray, names: tuple[str, ...]) -> list[str]:
+        """Why a gene's expected PCC is what it is, in plain words: (genes,).
+
+        The regression is linear, so each fact adds to the expected PCC or takes from it. Facts that speak of the same thing are summed
+        (:data:`ASPECTS`). A gene expected below the reliable ones is told what takes most from it, others what adds most.
+
+        Parameters
+        ----------
+        facts
+            (genes, facts), in the order of ``names``.
+        """
+        z = np.clip((facts - self.centre) / self.spread, -3, 3)
+        column = {name: k for k, name in enumerate(names)}
+        sums = np.zeros((len(facts), len(ASPECTS)))
+        for k, (aspect, _, _) in enumerate(ASPECTS):
+            members = [column[name] for name in names if name.startswith(aspect)]
+            sums[:, k] = (z[:, members] * self.coefficients[members]).sum(1)
+        expected, low = self.expected_pcc(facts), CLASSES[0]
+        return [
+            self._reason(expected[i], row, facts[i], column, c != low)
+            for i, (c, row) in enumerate(zip(self.classes(expected), sums, strict=True))
+        ]
+
+    def _reason(self, expected: float, sums: np.ndarray, facts: np.ndarray, column: dict[str, int], wary: bool) -> str:
+        said = []
+        if wary and expected >= RELIABLE:
+            said.append(f"such expectations err by ± {self.error:.2f} on this slide")
+        for k in np.argsort(sums if wary else -sums, kind="stable")[:2]:
+            if abs(sums[k]) < NOTABLE or (sums[k] > 0) == wary:
+                continue
+            detected = 100 * facts[column["detection"]] if "detection" in column else 0
+            text = ASPECTS[k][2 if wary else 1].format(f"{detected:.2g} % of its cells express it")
+            said.append(f"few of the reference's cells express it ({detected:.2g} %)" if k == 0 and wary and detected < FEW else text)
+        if said:
+            return "; ".join(said[:2])
+        mean = f"{self.mean:.2f}".replace("-", "−")
+        return f"nothing special about it: hidden genes of this slide reach a PCC of {mean} on average"
 
     def classes(self, expected: np.ndarray) -> list[str]:
         """'reliable': a PCC of at least 0.3 with a probability of 80 % or more, given the regression's own errors; 'do not use': a PCC of

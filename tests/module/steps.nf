@@ -12,6 +12,7 @@ include { IMPUTE                 } from '../../modules/local/impute/main'
 include { MULTIQC                } from '../../modules/nf-core/multiqc/main'
 include { PAIR                   } from '../../modules/local/pair/main'
 include { PLOT                   } from '../../modules/local/plot/main'
+include { PREPARE_REFERENCE      } from '../../modules/local/prepare_reference/main'
 include { QC as QC_REFERENCE     } from '../../modules/local/qc/main'
 include { QC as QC_SLIDE         } from '../../modules/local/qc/main'
 include { READ as READ_REFERENCE } from '../../modules/local/read/main'
@@ -32,6 +33,7 @@ workflow {
     READ_REFERENCE([reference, data.resolve('reference.h5ad')])
     QC_SLIDE(READ_SLIDE.out.h5ad)
     QC_REFERENCE(READ_REFERENCE.out.h5ad)
+    PREPARE_REFERENCE([reference, data.resolve('reference.h5ad')], data.resolve('reference cache').toString())
     PAIR(QC_SLIDE.out.h5ad.combine(QC_REFERENCE.out.h5ad.map { _meta, path -> path }))
     SPLIT(PAIR.out.pair.map { meta, a, b -> [meta, a, b, data.resolve('wanted genes.txt')] })
     CHECK_DEVICE([id: 'device'])
@@ -58,6 +60,7 @@ workflow {
     )
     REPORT(
         IMPUTE.out.imputed
+            .join(PAIR.out.pair)
             .join(EVALUATE.out.metrics)
             .join(QC_SLIDE.out.facts)
             .combine(QC_REFERENCE.out.facts.map { _meta, path -> path })

@@ -12,6 +12,7 @@ include { IMPUTE           } from '../../modules/local/impute/main'
 include { MULTIQC          } from '../../modules/nf-core/multiqc/main'
 include { PAIR             } from '../../modules/local/pair/main'
 include { PLOT             } from '../../modules/local/plot/main'
+include { PREPARE_REFERENCE } from '../../modules/local/prepare_reference/main'
 include { QC               } from '../../modules/local/qc/main'
 include { RANK             } from '../../modules/local/rank/main'
 include { READ             } from '../../modules/local/read/main'
@@ -29,6 +30,7 @@ workflow {
     CHECK_DEVICE([id: 'device'])
     READ([meta, any_file('a slide.h5ad')])
     QC([meta, any_file('s.1.h5ad')])
+    PREPARE_REFERENCE([[id: 'r', role: 'reference', batch: 'donor'], any_file('reference.h5ad')], params.inputs)
     PAIR([meta, any_file('s.1.qc.h5ad'), any_file('r.qc.h5ad')])
     SPLIT([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), []])
     TRAIN([meta, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.split.json'), any_file('s.1.resources.json'), needs, []], [])
@@ -39,7 +41,7 @@ workflow {
     RUN_METHOD([meta, job, any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('folds.json')])
     RANK([meta, any_file('s.1.slide.h5ad'), any_file('folds.json'), any_file('plan.json'), [any_file('s.1.ridge.fold0.h5ad'), any_file('s.1.ridge.fold0.run.json')], ['a', 'b'], [any_file('mine.csv'), any_file('own/mine.csv')]], 'benchmark')
     PLOT([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.slide.h5ad'), any_file('s.1.metrics.csv'), any_file('s.1.evaluation.json')])
-    REPORT([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.metrics.csv'), any_file('s.1.qc.json'), any_file('r.qc.json'), any_file('s.1.pairing.json'), any_file('s.1.split.json'), any_file('s.1.training.json'), any_file('s.1.evaluation.json'), any_file('s.1.curves.csv'), any_file('plots'), []])
+    REPORT([meta, any_file('s.1.imputed.h5ad'), any_file('s.1.slide.h5ad'), any_file('s.1.reference.h5ad'), any_file('s.1.metrics.csv'), any_file('s.1.qc.json'), any_file('r.qc.json'), any_file('s.1.pairing.json'), any_file('s.1.split.json'), any_file('s.1.training.json'), any_file('s.1.evaluation.json'), any_file('s.1.curves.csv'), any_file('plots'), []])
     BENCHMARK_PLOT([meta, any_file('s.1.slide.h5ad'), [any_file('ranking.csv'), any_file('metrics.csv'), any_file('ridge.h5ad')]])
     BENCHMARK_COHORT([any_file('s.1.ranking.csv')])
     SUMMARIZE(any_file('inputs.json'), any_file('params.json'), any_file('versions.yml'), [any_file('s.1.qc.json'), any_file('r.qc.json')])
@@ -51,6 +53,8 @@ workflow {
     show('READ.h5ad', READ.out.h5ad)
     show('QC.h5ad', QC.out.h5ad)
     show('QC.facts', QC.out.facts)
+    show('PREPARE_REFERENCE.h5ad', PREPARE_REFERENCE.out.h5ad)
+    show('PREPARE_REFERENCE.facts', PREPARE_REFERENCE.out.facts)
     show('PAIR.pair', PAIR.out.pair)
     show('PAIR.facts', PAIR.out.facts)
     show('SPLIT.split', SPLIT.out.split)

@@ -46,6 +46,8 @@ def test_stubs(tmp_path):
         "READ.h5ad": "s.1.h5ad",
         "QC.h5ad": "s.1.qc.h5ad",
         "QC.facts": "s.1.qc.json",
+        "PREPARE_REFERENCE.h5ad": "r.qc.h5ad",
+        "PREPARE_REFERENCE.facts": "r.qc.json",
         "PAIR.pair": "s.1.slide.h5ad,s.1.reference.h5ad",
         "PAIR.facts": "s.1.pairing.json",
         "SPLIT.split": "s.1.split.json",
@@ -79,7 +81,7 @@ def test_stubs(tmp_path):
     facts = set(re.findall(r"^TOPIC facts (.*)$", result.stdout, re.M))
     kinds = {"qc.json", "pairing.json", "split.json", "training.json", "curves.csv", "metrics.csv", "evaluation.json", "thumbnail.png"}
     kinds |= {"benchmark.png", "ranking.csv", "benchmark.json", "resources.json"}
-    assert facts == {f"s.1.{kind}" for kind in kinds} | {"device.json"}
+    assert facts == {f"s.1.{kind}" for kind in kinds} | {"device.json", "r.qc.json"}
     versions = re.findall(r"^TOPIC versions (\S+) (\S+) (\S+)$", result.stdout, re.M)
     # SUMMARIZE and MULTIQC read the topic, so they can't be part of it
     assert {process for process, _, _ in versions} == {o.split(".")[0] for o in outputs} - {"SUMMARIZE", "MULTIQC"}
@@ -152,7 +154,12 @@ def test_qc(steps):
     kept = ad.read_h5ad(task_folder(folder, "QC_SLIDE", "s.1") / "s.1.qc.h5ad")
     assert kept.n_obs == int((np.asarray(slide.X.sum(axis=1)).ravel() >= 5).sum()) == facts.after["n_obs"]  # --min_spot_counts
     assert facts.before["n_obs"] == 250 and facts.role == "slide"
-    assert QualityControl.from_json(task_folder(folder, "QC_REFERENCE", "r") / "r.qc.json").role == "reference"
+    facts = QualityControl.from_json(task_folder(folder, "QC_REFERENCE", "r") / "r.qc.json")
+    assert facts.role == "reference"
+    prepared = task_folder(folder, "PREPARE_REFERENCE", "r")  # the same in one step, and kept for later runs
+    assert QualityControl.from_json(prepared / "r.qc.json") == facts
+    (entry,) = (folder / "data/reference cache").iterdir()
+    assert (entry / "reference.h5ad").read_bytes() == (prepared / "r.qc.h5ad").read_bytes()
 
 
 def test_pair_and_split(steps):

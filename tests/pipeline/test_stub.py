@@ -94,6 +94,26 @@ def test_stub_run_then_resume(run):
     assert list(tasks(folder / "out", "COMPLETED")) == ["CHECK_INPUTS"]
 
 
+def test_a_reference_cache_that_has_grown_redoes_nothing(run, tmp_path):
+    """Nor do the parameters of what is imputed and written stop a run."""
+    folder, _ = run
+    settings = ["--reference_cache", tmp_path / "my cache", "--genes", "Gad1,HLA-A", "--layers", "sd", "--output_dtype", "float16"]
+
+    def start(*more):
+        given = ["--input", folder / "sheet of slides.csv", "--outdir", tmp_path / "out", *settings, *more]
+        return nextflow("run", ROOT, "-stub-run", *given, cwd=tmp_path, timeout=280)
+
+    first = start()
+    assert first.returncode == 0, first.stdout
+    done = tasks(tmp_path / "out", "COMPLETED")
+    assert done["PREPARE_REFERENCE"] == REFERENCES and not {"READ_REFERENCE", "QC_REFERENCE"} & set(done) and done["REPORT"] == SLIDES
+    assert (tmp_path / "out/references/data_mouse/data_mouse.qc.json").exists()
+    (tmp_path / "my cache/an entry").mkdir()
+    again = start("-resume")
+    assert again.returncode == 0, again.stdout
+    assert list(tasks(tmp_path / "out", "COMPLETED")) == ["CHECK_INPUTS"]
+
+
 def test_meta_reaches_each_task(run):
     """Names with blanks and brackets are quoted, and each slide is paired with its own reference."""
     folder, _ = run

@@ -96,7 +96,8 @@ def test_the_result_is_an_anndata_in_the_slides_order(pair, visible, model):
     assert list(imputed.obs_names) == list(slide.obs_names) != sorted(slide.obs_names) and list(imputed.var_names) == genes
     np.testing.assert_array_equal(imputed.obsm["spatial"], slide.obsm["spatial"])
     assert set(imputed.layers) == {"sd", "lower", "upper"} and imputed.X.dtype == np.float32
-    assert list(imputed.var) == ["reliability", "reliability_class"]
+    assert list(imputed.var) == ["reliability", "reliability_class", "reliability_why"]
+    assert imputed.var["reliability_why"].str.len().gt(10).all()
     assert imputed.var["reliability"].between(-1, 1).all() and set(imputed.var["reliability_class"]) <= set(CLASSES)
     lower, upper, sd = (imputed.layers[name] for name in ("lower", "upper", "sd"))
     assert (lower >= 0).all() and (lower <= imputed.X).all() and (imputed.X < upper).all() and (sd > 0).all()

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 from spadit import __version__, api, imputation
 from spadit.api import SpaDiT
 from spadit.contracts import Split, Training
-from spadit.errors import InputError
-from spadit.imputation import FitPlan, fit_plan, impute, plan_fits, reuse, source, train
+from spadit.errors import InputError, TrainingError
+from spadit.imputation import FitPlan, fit_plan, impute, plan_fits, reuse, source, train, training_key
 from spadit.preprocess import log_normalise
 from spadit.split import split_genes
 from spadit.uncertainty import CLASSES
@@ -111,7 +111,7 @@ class Killed(BaseException):
     pass
 
 
-def test_a_killed_training_goes_on_and_leaves_no_checkpoint(pair, trained, tiny, tmp_path):
+def test_a_killed_training_goes_on_from_its_checkpoints(pair, trained, tiny, tmp_path):
     def until(facts, done, total):
         if done == 2:
             raise Killed
@@ -124,7 +124,39 @@ def test_a_killed_training_goes_on_and_leaves_no_checkpoint(pair, trained, tiny,
     for plan in plan_fits(pair[2]):
         files = [folder / plan.name / "weights.safetensors" for folder in (tmp_path / "b", trained[0])]
         assert files[0].read_bytes() == files[1].read_bytes()
-    assert not checkpoint.exists()
+    assert checkpoint.exists()  # its caller removes it, when the models are safe
+
+
+def test_checkpoints_are_named_by_inputs_and_parameters(tmp_path):
+    for name in ("slide", "reference", "other"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "weights").write_text("1")
+    slide, reference, other, start = (tmp_path / name for name in ("slide", "reference", "other", "start"))
+    keys = [
+        training_key(files, parameters)
+        for files, parameters in (
+            ([slide, reference], {"seed": 0}), ([other, reference], {"seed": 0}), ([slide, other], {"seed": 0}),
+            ([slide, reference], {"seed": 1}), ([slide, reference, start], {"seed": 0}),
+        )
+    ]  # fmt: skip
+    assert len(set(keys)) == 5 and keys[0] == training_key([slide, reference], {"seed": 0})
+    (tmp_path / "start" / "weights").write_text("2")
+    assert training_key([slide, reference, start], {"seed": 0}) not in keys
+
+
+def test_values_that_are_no_numbers_are_not_written(pair, trained, tmp_path, monkeypatch):
+    made = api.SpaDiT._impute_some
+
+    def spoiled(self, genes, *rest):
+        table, arrays = made(self, genes, *rest)
+        arrays["sd"] = np.array(arrays["sd"])
+        arrays["sd"][3, 0] = np.inf
+        return table, arrays
+
+    monkeypatch.setattr(api.SpaDiT, "_impute_some", spoiled)
+    with pytest.raises(TrainingError, match="The model 'evaluation' imputes values that are no numbers, for 1 genes"):
+        impute(*pair, trained[0], tmp_path / "imputed.h5ad", trained[1], "cpu")
 
 
 def test_training_starts_from_another_model(pair, trained, tiny, tmp_path):
@@ -192,7 +224,7 @@ def test_observed_values_are_measured_ones(pair, imputed):
 def test_each_column_says_what_it_is(pair, imputed):
     _, _, split = pair
     var = imputed.var
-    assert list(var) == ["measured", "split", "fold", "reliability", "reliability_class"]
+    assert list(var) == ["measured", "split", "fold", "reliability", "reliability_class", "reliability_why"]
     for part in ("train", "validation", "test", "unmeasured"):
         assert set(var.index[var["split"] == part]) == set(getattr(split, part))
     assert list(var["measured"]) == [part != "unmeasured" for part in var["split"]] and var["measured"].dtype == bool
@@ -238,16 +270,53 @@ def test_a_genes_spots_lie_side_by_side_in_the_file(pair, path):
         backed.file.close()
 
 
-def test_long_columns_are_cut(tmp_path):
-    with h5py.File(tmp_path / "long.h5", "w") as file:
-        assert imputation._dataset(file, "X", (10_000, 3)).chunks == (imputation.ROWS_PER_CHUNK, 1)
-        assert np.isnan(file["X"][:2]).all()
-        columns = np.array([2, 0, 1])
-        imputation._write(file["X"], columns, np.tile(columns.astype(np.float32), (10_000, 1)))
-        np.testing.assert_array_equal(file["X"][5], [0, 1, 2])
-    columns = np.array([7, 3, 4, 9, 8, 1])
-    assert [columns[run].tolist() for run in imputation._runs(columns)] == [[1], [3, 4], [7, 8, 9]]
-    assert list(imputation._runs(np.array([], dtype=int))) == []
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_long_columns_are_cut_and_read_back_as_they_were(tmp_path, dtype):
+    """What threads compress is what HDF5 itself reads, chunk by chunk and to the bit, the last chunk being partly filled."""
+    values = np.random.default_rng(0).normal(size=(10_000, 3)).astype(np.float32)
+    with h5py.File(tmp_path / "long.h5", "w") as file, imputation._Writer(2) as writer:
+        made = imputation._dataset(file, "X", (10_000, 4), dtype)
+        assert made.chunks == (imputation.ROWS_PER_CHUNK, 1) and np.isnan(made[:2]).all()
+        writer.write({"X": values[:, :2], "not asked for": values}, {"X": made}, np.array([2, 0]))
+        writer.write({"X": values[:, 2:]}, {"X": made}, np.array([3]))
+        assert np.isnan(made[:, 3]).all() and not np.isnan(made[:, 2]).any()  # compressed while the next block is made
+        writer.flush()
+    with h5py.File(tmp_path / "long.h5") as file:
+        found = file["X"][:]
+    np.testing.assert_array_equal(found[:, [2, 0, 3]], values.astype(dtype))
+    assert np.isnan(found[:, 1]).all()
+
+
+def test_only_the_layers_that_were_asked_for_are_written_as_the_type_asked_for(pair, trained, imputed, tmp_path):
+    path = tmp_path / "small.h5ad"
+    impute(*pair, trained[0], path, device="cpu", layers="counts, sd", dtype="float16")
+    found = ad.read_h5ad(path)
+    assert set(found.layers) == {"observed", "sd", "counts"} and found.X.dtype == np.float16 == found.layers["sd"].dtype
+    np.testing.assert_allclose(found.X.astype(np.float32), imputed.X, rtol=5e-4, atol=1e-6)
+    assert found.layers["counts"].dtype == np.float32  # a count may be larger than float16 can hold
+    np.testing.assert_allclose(found.layers["counts"], imputed.layers["counts"], rtol=1e-5)
+    assert list(found.var["reliability_class"]) == list(imputed.var["reliability_class"])
+    impute(*pair, trained[0], path, device="cpu", layers="none")
+    assert set(ad.read_h5ad(path).layers) == {"observed"}
+
+
+def test_layers_and_types_that_do_not_exist_are_told(pair, trained, tmp_path):
+    assert imputation.chosen_layers(None) == imputation.chosen_layers("") == ("sd", "lower", "upper")
+    assert imputation.chosen_layers("upper,sd") == ("sd", "upper") and imputation.chosen_layers("none") == ()
+    for wrong in ("sd,uper", "none,sd"):
+        with pytest.raises(InputError, match="is no layer that can be written. Use some of sd, lower, upper, counts, or none alone"):
+            imputation.chosen_layers(wrong)
+    with pytest.raises(InputError, match="'float8' is no type that values can be written as. Use float32 or float16"):
+        impute(*pair, trained[0], tmp_path / "x.h5ad", device="cpu", dtype="float8")
+    assert not (tmp_path / "x.h5ad").exists()
+
+
+def test_the_reference_is_made_ready_once(pair, trained, tmp_path, monkeypatch):
+    made = []
+    first = api.Reference.__init__
+    monkeypatch.setattr(api.Reference, "__init__", lambda self, *rest: (made.append(1), first(self, *rest))[1])
+    impute(*pair, trained[0], tmp_path / "x.h5ad", device="cpu")
+    assert len(made) == 1
 
 
 def test_progress_ends_with_all_genes_and_blocks_change_nothing(pair, trained, imputed, tmp_path, monkeypatch):

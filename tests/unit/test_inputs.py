@@ -395,6 +395,26 @@ def test_folds_are_a_number_or_a_file(root, folds, good):
     assert (check_params({"input": "x.csv", "folds": folds}, schema) == []) == good
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"genes": "Gad1,HLA-A,NKX2.1", "layers": "none", "output_dtype": "float16", "reference_cache": "/data/my cache"}, ""),
+        ({"genes": "lists/wanted genes.txt", "layers": "counts,sd"}, ""),
+        ({"genes": "Gad1;rm -rf x"}, "names of genes with commas between them, or a text file"),
+        ({"genes": "it's"}, "names of genes with commas between them"),
+        ({"genes": True}, "the option was given without a value"),
+        ({"layers": "sd,uper"}, "some of sd, lower, upper and counts with commas between them (no blanks), or none"),
+        ({"layers": "none,sd"}, "some of sd, lower, upper and counts"),
+        ({"output_dtype": "float61"}, "one of float32, float16 (did you mean 'float16'?)"),
+        ({"reference_cache": "s3://bucket/cache"}, "a folder of a file system that all tasks see"),
+    ],
+)
+def test_what_is_imputed_and_written(root, given, expected):
+    schema = json.loads((root / "nextflow_schema.json").read_text(encoding="utf-8"))
+    errors = check_params({"input": "x.csv", **given}, schema)
+    assert len(errors) == bool(expected) and all(expected in error for error in errors), errors
+
+
 def test_sheet_of_predictions(tmp_path):
     path = tmp_path / "predictions.csv"
     path.write_text("sample,method,path\none,mine,a.h5ad\none,Mine,b.csv\noen,mine,a.csv\none,Ridge,a.csv\none,x,~/a.csv\none,y,a.png\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.machinery
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -85,7 +86,7 @@ def test_version_is_the_library_s():
 
 def test_unknown_command_is_refused():
     done = spadit("dmeo")
-    assert done.returncode == 2 and "'dmeo' is no command. Commands: demo, run, test, doctor" in done.stderr
+    assert done.returncode == 2 and "'dmeo' is no command. Commands: demo, run, test, images, bundle, doctor" in done.stderr
 
 
 def test_syntax_is_readable_for_an_old_python():
@@ -432,6 +433,35 @@ def test_fetched_nextflow_starts_java_with_the_jars(launcher, path, cache, tmp_p
     assert "nextflow.cli.Launcher run a b" in done.stdout and "/lib/*" in done.stdout and done.stdout.endswith("true\n")
     (path / "mvn").unlink()
     launcher.nextflow(dict(os.environ))  # found, not fetched
+
+
+def test_a_bundle_s_jars_and_wheels_are_taken(launcher, path, cache, tmp_path, monkeypatch):
+    """Without Maven, and pip asks no registry; with another Python than the bundle's nothing is begun."""
+    java(path, "17.0.1")
+    assert launcher.from_bundle() == []
+    monkeypatch.setattr(launcher, "BUNDLE", tmp_path / "bundle")
+    for name in ("jars", "wheels"):
+        (tmp_path / "bundle" / name).mkdir(parents=True)
+    (tmp_path / "bundle" / "jars" / "a.jar").write_text("jar")
+    environment = dict(os.environ)
+    assert launcher.nextflow(environment).endswith("from the bundle)")
+    assert (Path(environment["PATH"].partition(os.pathsep)[0]) / "lib" / "a.jar").read_text() == "jar"
+
+    facts = {"python": f"{sys.version_info[0]}.{sys.version_info[1]}", "machine": os.uname().machine}
+    (tmp_path / "bundle" / "bundle.json").write_text(json.dumps(facts))
+    assert launcher.from_bundle() == ["--no-index", "--find-links", str(tmp_path / "bundle" / "wheels")]
+    (tmp_path / "bundle" / "bundle.json").write_text(json.dumps({**facts, "python": "3.99"}))
+    with pytest.raises(launcher.Problem, match="This bundle is for Python 3.99 .* Put python3.99 as python3 first in the PATH"):
+        launcher.from_bundle()
+
+
+def test_images_and_bundle_are_programs_of_their_own(tmp_path):
+    """Their arguments and exit codes pass through."""
+    assert spadit("images").returncode == 2 and "COMMAND" in spadit("images").stderr
+    assert spadit("images", "--help").returncode == 0 and "licences.csv" in spadit("images", "build", "--help").stdout
+    done = spadit("images", "--engine", "docker", "list", PATH=str(tmp_path))
+    assert done.returncode == 1 and "docker is not in the PATH" in done.stderr
+    assert "--images" in spadit("bundle", "--help").stdout
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_everything_is_escaped(tmp_path):
     assert EVIL not in content
     assert html.escape(EVIL) in content
     assert "s<b>1" not in content and "s&lt;b&gt;1" in content
-    assert content.count("<script") == 1  # our own
+    assert len(re.findall("<script>", content)) == 3 and content.count("<script") == 5  # our own, and the explorer's two data
 
 
 def test_only_our_script_may_run(tmp_path):
@@ -107,14 +107,41 @@ def test_only_our_script_may_run(tmp_path):
     import hashlib
 
     content = page(tmp_path)
-    script = re.search(r"(?s)<script>(.*?)</script>", content).group(1)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}'" in html.unescape(content)
+    scripts = re.findall(r"(?s)<script>(.*?)</script>", content)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    assert len(scripts) == 3 and f'script-src {allowed}"' in content
 
 
 def test_slide_without_new_genes_says_so(tmp_path):
     text = plain(page(tmp_path, n_unmeasured=0))
     assert "there was no new gene to impute" in text
+
+
+def test_table_says_why_and_is_linked_with_the_explorer(tmp_path):
+    paths = write_slide(tmp_path)
+    facts = slide_facts(paths, "cortex", tmp_path / "nothing")
+    facts.imputed.var["reliability_why"] = [f"fact {k}" for k in range(facts.imputed.n_vars)]
+    content = slide.render(facts)
+    drawn = json.loads(re.search(r'(?s)id="explorer-facts">(.*?)</script>', content).group(1))
+    assert {g["name"]: g["why"] for g in drawn["genes"]} == facts.imputed.var["reliability_why"].to_dict()
+    assert [g["class"] for g in drawn["genes"]][-1] == "do not use"  # what is left out first comes last
+    for k, gene in enumerate(drawn["genes"]):
+        row = re.search(rf'(?s)<tr data-k="{k}">.*?</tr>', content).group(0)
+        assert f'<a href="#gene={gene["name"]}">' in row and gene["why"] in row
+    values = re.search(r'(?s)id="explorer-values">(.*?)</script>', content).group(1)
+    assert len(values.split("\n")) == len(drawn["genes"]) == 17
+
+
+def test_genes_not_to_be_used_are_left_out_of_what_genes_say_together(tmp_path):
+    paths = write_slide(tmp_path)
+    facts = slide_facts(paths, "cortex", tmp_path / "nothing")
+    found = slide.together(facts)
+    usable = set(facts.imputed.var_names[facts.imputed.var["reliability_class"] != "do not use"])
+    assert {row["gene"] for row in found["variable"]} == usable and found["n_usable"] == found["n_map"] == len(usable)
+    assert found["map"].startswith("data:image/svg") and found["distances"].startswith("data:image/png") and found["markers"] is None
+    facts.imputed.var["reliability_class"] = "do not use"
+    assert "What the imputed genes say together" not in slide.render(facts)
 
 
 def test_gene_table_is_cut_at_its_limit_with_measured_genes_kept(tmp_path):
@@ -285,6 +312,13 @@ def test_blend_sentence_speaks_of_the_delivery_or_the_evaluation_fit(blends, sai
     assert sentence.startswith(said) and bool(sentence) == bool(said)
 
 
+def test_a_training_that_was_slowed_down_is_told():
+    told = training("s", {"delivery": {"coarse": 1.0}}, ("token",), "default")
+    assert words.lowered_sentence(told) == ""
+    told.fits[0]["n_lowered"] = 2
+    assert words.lowered_sentence(told).startswith("Training was unstable: 2 times a loss ran away")
+
+
 def test_blend_in_words():
     assert words.blend({"whole_slide": 0.24, "coarse": 0.76}) == "0.76 coarse + 0.24 whole-slide"
     assert words.blend({"coarse": 1.0}) == "coarse alone"
@@ -326,7 +360,7 @@ def test_report_executable(tmp_path, root):
     import sys
 
     paths = write_slide(tmp_path / "in")
-    names = ("imputed", "metrics", "qc_slide", "qc_reference", "pairing", "split", "training", "evaluation", "curves")
+    names = ("imputed", "slide", "metrics", "qc_slide", "qc_reference", "pairing", "split", "training", "evaluation", "curves")
     options = [f"--{name.replace('_', '-')}={paths[name]}" for name in names]
     output = tmp_path / "cortex.report.html"
     command = [sys.executable, root / "bin" / "spadit_report.py", "--id", "cortex", *options, "--plots", tmp_path, "--output", output]

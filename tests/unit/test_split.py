@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from spadit import io
 from spadit.contracts import Split
 from spadit.errors import InputError
-from spadit.split import parse_ratio, read_genes, restrict, split_genes
+from spadit.split import named_genes, parse_ratio, read_genes, restrict, split_genes
 
 NAMES = [f"Gene{i}" for i in range(100)]
 
@@ -87,8 +87,14 @@ def test_bad_gene_lists(tmp_path, content, says):
     path.write_bytes(content)
     with pytest.raises(InputError, match=says):
         read_genes(path)
-    with pytest.raises(InputError, match="doesn't exist"):
+    with pytest.raises(InputError, match="no such file"):
         read_genes(tmp_path / "none.txt")
+
+
+def test_genes_named_in_a_parameter():
+    assert named_genes(" Gad1, Sst,,Gad1") == ["Gad1", "Sst"]
+    with pytest.raises(InputError, match="',,' names no gene. Give --genes names"):
+        named_genes(",,")
 
 
 def test_restrict_keeps_the_order_of_the_reference():
@@ -136,3 +142,11 @@ def test_the_executable_never_looks_at_counts(root, make_pair, tmp_path):
     genes.write_text("Nonsense\n")
     done = run("--genes", genes)
     assert done.returncode == 2 and "genes.txt: 1 gene is not in the reference: 'Nonsense'" in done.stderr
+    wanted = ",".join([expected.unmeasured[5], expected.unmeasured[1], expected.train[0]])
+    assert run("--wanted", wanted).returncode == 0  # --genes of the pipeline, for slides without a list of their own
+    assert json.loads((tmp_path / "split.json").read_text())["unmeasured"] == [expected.unmeasured[1], expected.unmeasured[5]]
+    genes.write_text(expected.unmeasured[2])
+    assert run("--wanted", "Nonsense", "--genes", genes).returncode == 0
+    assert json.loads((tmp_path / "split.json").read_text())["unmeasured"] == [expected.unmeasured[2]]
+    done = run("--wanted", "Nonsense")
+    assert done.returncode == 2 and "--genes: 1 gene is not in the reference: 'Nonsense'" in done.stderr

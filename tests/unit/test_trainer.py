@@ -1,17 +1,22 @@
 """Training of one network: what is random is the seed's, a killed training comes back to the bit, trouble is met."""
 
 import dataclasses
+import json
 import logging
 import math
+import multiprocessing
 import os
+import random
 import signal
+import time
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from spadit.errors import TrainingError
-from spadit.trainer import CHECKPOINT_FILE, TrainSettings, choose_precision, train_network
+from spadit.trainer import CHECKPOINT_FILES, MAX_LOWERED, SLOWER, TrainSettings, choose_precision, train_network
 
 N_GENES, LENGTH = 12, 10
 SETTINGS = TrainSettings(batch_size=5, learning_rate=3e-3, validate_every=4, patience=3, checkpoint_every=6, n_diffusion_steps=100)
@@ -261,12 +266,31 @@ def test_a_torn_checkpoint_is_ignored(tmp_path, caplog, damage):
     whole = train()
     with pytest.raises(Killed):
         train(checkpoint=tmp_path, report=killed_at(20))
-    file = tmp_path / CHECKPOINT_FILE
+    newest, older = sorted((tmp_path / name for name in CHECKPOINT_FILES), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for files, steps_left in (((newest,), 30 - 12), ((newest, older), 30)):  # the one before, then from the start
+        kept, steps = {path: path.read_bytes() for path in (newest, older)}, []
+        for path in files:
+            content = path.read_bytes()
+            path.write_bytes(
+                {"torn": content[:-100], "zeros": content[:-100] + bytes(100), "empty": b"", "other_format": b"{}" * 50}[damage]
+            )
+        with caplog.at_level(logging.WARNING):
+            assert_same(whole, train(checkpoint=tmp_path, net=Net(before=steps.append)))
+        assert "can't be read" in caplog.text and len(steps) == steps_left
+        for path, content in kept.items():
+            path.write_bytes(content)
+
+
+def test_facts_that_were_changed_are_noticed(tmp_path, caplog):
+    with pytest.raises(Killed):
+        train(checkpoint=tmp_path, report=killed_at(8))
+    (file,) = tmp_path.iterdir()
     content = file.read_bytes()
-    file.write_bytes({"torn": content[:-100], "zeros": content[:-100] + bytes(100), "empty": b"", "other_format": b"{}" * 50}[damage])
+    assert content.count(b'\\"step\\": 6,') == 1
+    file.write_bytes(content.replace(b'\\"step\\": 6,', b'\\"step\\": 5,'))
     with caplog.at_level(logging.WARNING):
-        assert_same(whole, train(checkpoint=tmp_path))
-    assert "can't be read" in caplog.text
+        assert_same(train(), train(checkpoint=tmp_path))
+    assert "checksum doesn't match" in caplog.text
 
 
 OTHERS = {
@@ -292,7 +316,7 @@ def test_a_foreign_checkpoint_is_ignored(tmp_path, caplog, other):
 def test_nothing_half_written_is_left_when_the_disk_is_full(tmp_path, monkeypatch):
     with pytest.raises(Killed):
         train(checkpoint=tmp_path, report=killed_at(8))
-    before = (tmp_path / CHECKPOINT_FILE).read_bytes()
+    before = (tmp_path / CHECKPOINT_FILES[0]).read_bytes()
 
     def full(tensors, path, metadata):
         path.write_bytes(b"half")
@@ -301,15 +325,60 @@ def test_nothing_half_written_is_left_when_the_disk_is_full(tmp_path, monkeypatc
     monkeypatch.setattr("spadit.trainer.save_file", full)
     with pytest.raises(OSError, match="No space"):
         train(checkpoint=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILE] and (tmp_path / CHECKPOINT_FILE).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILES[0]]
+    assert (tmp_path / CHECKPOINT_FILES[0]).read_bytes() == before
 
 
 def test_what_a_kill_left_half_written_is_removed(tmp_path):
-    half = tmp_path / f".{CHECKPOINT_FILE}.abc" / CHECKPOINT_FILE
+    half = tmp_path / f".{CHECKPOINT_FILES[0]}.abc" / CHECKPOINT_FILES[0]
     half.parent.mkdir()
     half.write_bytes(b"half")
     train(2, checkpoint=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILES[0]]
+
+
+@pytest.mark.fault
+def test_killed_at_20_random_moments_it_loses_no_more_than_the_interval_and_ends_the_same(tmp_path):
+    """SIGKILL to the process, so that nothing of it can tidy up: between steps, in a step, while a checkpoint is written."""
+    n_steps, interval, rng = 420, 6, random.Random(0)
+    more = {"score": True, "patience": 10_000}
+    whole = train(n_steps, **more)
+    done = multiprocessing.get_context("fork").Value("q", 0, lock=False)  # steps in this life
+
+    def count(x):
+        done.value += 1
+
+    def step_of_checkpoint():
+        steps = [0]
+        for name in CHECKPOINT_FILES:
+            if (tmp_path / name).exists():
+                with safe_open(tmp_path / name, framework="pt") as file:
+                    steps.append(json.loads(file.metadata()["training"])["step"])
+        return max(steps)
+
+    reached, kills = 0, 0
+    for target in sorted(rng.sample(range(1, n_steps - 5), 20)):
+        begun = step_of_checkpoint()
+        assert reached - begun <= interval + 1  # the step that was being made counts, too
+        if target <= begun:
+            target = begun + 1
+        done.value = 0
+        child = os.fork()
+        if child == 0:
+            try:
+                train(n_steps, net=Net(before=count), checkpoint=tmp_path, **more)
+            finally:
+                os._exit(0)  # whatever came: this copy of pytest must not go on
+        limit = time.monotonic() + 30
+        while begun + done.value < target and time.monotonic() < limit:
+            time.sleep(0.0002)
+        time.sleep(rng.uniform(0, 0.01))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        kills += os.WIFSIGNALED(status)
+        reached = begun + done.value
+    assert kills >= 18  # one or two may have come to the end before
+    assert_same(whole, train(n_steps, checkpoint=tmp_path, **more))
 
 
 def test_a_polite_end_writes_a_checkpoint_first(tmp_path):
@@ -325,19 +394,109 @@ def test_a_polite_end_writes_a_checkpoint_first(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_stops_the_training(tmp_path, value):
+def test_a_loss_that_is_no_number_stops_the_training_and_its_batch_is_named(value):
     def spoil(x):
         spoil.calls += 1
-        if spoil.calls == 8:
+        if spoil.calls >= 8:
             x[0, 0] = value
 
     spoil.calls = 0
-    with pytest.raises(TrainingError, match="no longer a number at step 7"):
-        train(net=Net(before=spoil), checkpoint=tmp_path)
-    with pytest.raises(TrainingError, match="no longer a number at step 0"):
-        samples = Rows()
-        samples.x0[:] = value
+    samples = Rows()
+    samples.names = [f"Gene{i}" for i in range(N_GENES)]
+    with pytest.raises(TrainingError, match=r"no longer a number at step \d+ \(its batch: genes Gene\d+, .*tried 3 times"):
+        train(net=Net(before=spoil), samples=samples)
+    samples.x0[7, 3] = value
+    with pytest.raises(TrainingError, match=r"what the network is given isn't \(its batch: genes Gene7\)"):
         train(samples=samples)
+    samples = Rows()
+    samples.reference[2, 0] = value
+    with pytest.raises(TrainingError, match=r"what the network is given isn't \(its batch: genes number 2\)"):
+        train(samples=samples)
+
+
+def spoils(*calls):
+    """The network's input is spoiled at these calls of it."""
+
+    def before(x):
+        before.calls += 1
+        if before.calls in calls:
+            x[0, 0] = float("nan")
+
+    before.calls = 0
+    return before
+
+
+@pytest.mark.parametrize("score", [False, True])
+def test_a_loss_that_diverges_goes_on_from_the_last_good_state_with_a_lower_rate(tmp_path, caplog, score):
+    # spoiled in the 8th step, seen at the 8th, 2 after the checkpoint; again in the 10th call, the 8th step once more
+    with caplog.at_level(logging.WARNING):
+        trained = train(net=Net(before=spoils(8, 10)), checkpoint=tmp_path, score=score, patience=9)
+    assert trained.lowered == [8, 8] and trained.curve[-1]["step"] == 30
+    assert all(math.isfinite(entry["train_loss"]) for entry in trained.curve)
+    assert caplog.text.count("goes on from step 6 with a lower learning rate") == 2
+    plain = train(score=score, patience=9)
+    assert plain.lowered == [] and not torch.equal(vector(plain.network), vector(trained.network))
+    # without a folder for checkpoints it is the same, from memory
+    assert_same(trained, train(net=Net(before=spoils(8, 10)), score=score, patience=9))
+
+
+def test_the_rate_is_lowered_by_its_factor(monkeypatch):
+    seen, made = [], torch.optim.AdamW
+
+    def optimiser(parameters, lr, **more):
+        seen.append(lr)
+        return made(parameters, lr=lr, **more)
+
+    monkeypatch.setattr(torch.optim, "AdamW", optimiser)
+    with pytest.raises(TrainingError, match=f"tried {MAX_LOWERED} times"):
+        train(net=Net(before=spoils(*range(1, 100))))
+    assert seen == pytest.approx([SETTINGS.learning_rate * SLOWER**i for i in range(MAX_LOWERED + 1)])
+
+
+def test_a_training_that_was_slowed_down_and_killed_comes_back_to_the_bit(tmp_path):
+    whole = train(net=Net(before=spoils(8)))
+    with pytest.raises(Killed):
+        train(net=Net(before=spoils(8)), checkpoint=tmp_path, report=killed_at(16))
+    again = train(checkpoint=tmp_path)
+    assert again.lowered == [8]
+    assert_same(whole, again)
+
+
+def test_a_loss_that_runs_away_without_becoming_nan_is_met(caplog):
+    class Steep(Net):
+        """Any step of the plain rate throws it far off; small ones don't."""
+
+        def forward(self, x, t, reference, constant):
+            output, fraction = super().forward(x, t, reference, constant)
+            return output * (1 + 1e4 * (self.layers[2].bias.detach() - self.start).norm()), fraction
+
+        def __deepcopy__(self, memo):
+            other = Steep()
+            other.load_state_dict(self.state_dict())
+            other.start = self.start
+            return other
+
+    net = Steep()
+    net.start = net.layers[2].bias.detach().clone()
+    with pytest.raises(TrainingError, match="is far above the .* at first"):
+        train(net=net, learning_rate=1e-2)
+
+
+def test_ordinary_trainings_are_not_taken_for_runaways():
+    for more in ({}, {"learning_rate": 3e-2}, {"one_cycle": True, "learning_rate": 1e-2}, {"samples": Windows()}):
+        assert train(120, **more).lowered == []
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_number_of_threads_changes_nothing_beyond_rounding(threads):
+    one = train(20)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        many = train(20)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(vector(one.network), vector(many.network), rtol=1e-4, atol=1e-5)
 
 
 def test_weights_that_are_no_numbers_do_not_pass_for_a_result():

@@ -11,6 +11,7 @@ A new reader is one module here and one line in :data:`READERS` (and its name in
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -60,11 +61,28 @@ def read(path: str | Path, role: str, platform: str = "auto", batch: str | None 
     platform = platform or "auto"
     if platform != "auto" and platform not in READERS:
         raise InputError(f"{path.name}: platform '{platform}' is not supported.", f"Supported are: auto, {', '.join(READERS)}.")
-    if not path.exists():
-        raise InputError(f"{path.name}: there is no such file.", "Check the path in the samplesheet.")
+    _require_file(path)
     adata = READERS["h5ad" if platform == "auto" else platform](_known_content(path), role, batch or None)
     adata.uns["spadit"] = {**adata.uns["spadit"], "source": path.name, "sha256": sha256(path)}
     return adata
+
+
+def _require_file(path: Path) -> None:
+    """Refuse what isn't there, can't be opened, or would never end (a pipe, a device)."""
+    try:
+        there, odd = path.exists(), path.exists() and not path.is_file() and not path.is_dir()
+        if there and not odd and path.is_file():
+            open(path, "rb").close()
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        if isinstance(error, OSError) and error.errno in (errno.EIO, errno.ESTALE):
+            raise  # the disk or the network, not the file: worth another try
+        raise InputError(
+            f"{path.name} can't be opened: {getattr(error, 'strerror', None) or error}.", "Check path and permissions."
+        ) from error
+    if not there:
+        raise InputError(f"{path.name}: there is no such file.", "Check the path in the samplesheet.")
+    if odd:
+        raise InputError(f"{path.name} is a pipe or a device, not a file.", "Give a file.")
 
 
 def _known_content(path: Path) -> Path:
@@ -100,11 +118,19 @@ def load(path: str | Path, role: str = "") -> AnnData:
     """
     import anndata as ad
 
+    from spadit.io.hdf5 import opened
+
     try:
+        with opened(path):  # also a file of an earlier step may have been exchanged or damaged
+            pass
         adata = ad.read_h5ad(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such file.") from error
-    if "counts" not in adata.layers or "spadit" not in adata.uns:
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # what a damaged file raises can be anything
+        if isinstance(error, OSError) and error.errno in (errno.EIO, errno.ESTALE):
+            raise
+        raise InputError(f"{path} can't be read as h5ad: {error}.", "Run the step that made it again.") from error
+    if "counts" not in adata.layers or not isinstance(adata.uns.get("spadit"), dict):
         raise InputError(f"{path} was not written by this pipeline.", "Read the original file with spadit_read.py first.")
     if role and adata.uns["spadit"].get("role") != role:
         raise InputError(f"{path} holds a {adata.uns['spadit'].get('role')}, but a {role} is expected.", "Swap the two files.")
@@ -119,7 +145,7 @@ def load_var(path: str | Path) -> pd.DataFrame:
     try:
         with h5py.File(path, "r") as file:
             return read_elem(file["var"])
-    except (OSError, KeyError) as error:
+    except Exception as error:  # what a damaged file raises can be anything
         raise InputError(f"{path} can't be read as h5ad: {error}.") from error
 
 
@@ -130,7 +156,7 @@ def load_shape(path: str | Path) -> tuple[int, int]:
     try:
         with h5py.File(path, "r") as file:
             return tuple(len(file[axis][file[axis].attrs["_index"]]) for axis in ("obs", "var"))
-    except (OSError, KeyError) as error:
+    except Exception as error:  # what a damaged file raises can be anything
         raise InputError(f"{path} can't be read as h5ad: {error}.") from error
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import errno
 import logging
 import math
 from pathlib import Path
@@ -23,6 +22,7 @@ from anndata.io import read_elem
 from anndata.utils import make_index_unique
 
 from spadit.errors import InputError
+from spadit.io.hdf5 import opened
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,10 @@ COORDINATE_COLUMNS = (
 RAW_COUNTS = "Give raw counts in layers['counts'], X or raw.X; scaled, centred or imputed values can't be used."
 LOG_MAXIMUM = 30.0
 """Counts seldom stay below this and log-transformed values never exceed it (e^30 is 10^13)."""
+LARGEST_COUNT = 1e15
+"""Larger values are no counts, nor normalised ones; sums of them lose all others."""
+FARTHEST = 1e12
+"""Coordinates beyond are no places on a slide, in whichever unit."""
 DENSE_BLOCK = 1 << 24
 """Entries of a dense matrix read at once."""
 
@@ -78,26 +82,15 @@ def read_h5ad(path: str | Path, role: str, batch: str | None = None) -> ad.AnnDa
     """
     path = Path(path)
     warnings: list[str] = []
-    try:
-        with h5py.File(path, "r") as file:
-            _refuse_links(file, path.name)
-            _require_layout(file, path.name)
-            obs, var = _table(file["obs"], path, "obs"), _table(file["var"], path, "var")
-            unit = "spots" if role == "slide" else "cells"
-            if not len(obs) or not len(var):
-                empty = unit if not len(obs) else "genes"
-                raise InputError(f"{path.name} holds no {empty}.", "Check how the file was written.")
-            counts, var, counts_from = _counts(file, path, obs, var, role, warnings)
-            spatial = _coordinates(file, path, obs, warnings) if role == "slide" else None
-    except InputError:
-        raise
-    except FileNotFoundError as error:
-        raise InputError(f"{path.name}: there is no such file.", "Check the path in the samplesheet.") from error
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:  # what h5py raises for damaged files
-        if isinstance(error, OSError) and error.errno in (errno.EIO, errno.ESTALE):
-            raise  # the disk or the network, not the file: worth another try
-        cut = "is cut short (truncated)" if "truncated" in str(error) else "can't be read as HDF5"
-        raise InputError(f"{path.name} {cut}: {error}.", "Copy or download it again.") from error
+    with opened(path) as file:
+        _require_layout(file, path.name)
+        obs, var = _table(file["obs"], path, "obs"), _table(file["var"], path, "var")
+        unit = "spots" if role == "slide" else "cells"
+        if not len(obs) or not len(var):
+            empty = unit if not len(obs) else "genes"
+            raise InputError(f"{path.name} holds no {empty}.", "Check how the file was written.")
+        counts, var, counts_from = _counts(file, path, obs, var, role, warnings)
+        spatial = _coordinates(file, path, obs, warnings) if role == "slide" else None
 
     names = pd.Index(obs.index.map(str))
     if not names.is_unique:
@@ -124,29 +117,6 @@ def read_h5ad(path: str | Path, role: str, batch: str | None = None) -> ad.AnnDa
 
 
 # ---- the file ---------------------------------------------------------------------------------------------------
-
-
-def _refuse_links(file: h5py.File, name: str) -> None:
-    """A file that points outside itself (or anywhere by name) could pull in any file of the machine: refuse it."""
-    seen: set[Any] = set()
-    stack: list[h5py.Group] = [file]
-    while stack:
-        group = stack.pop()
-        info = h5py.h5o.get_info(group.id)
-        if (info.fileno, info.addr) in seen:
-            continue
-        seen.add((info.fileno, info.addr))
-        for key in group:
-            where = f"{group.name.rstrip('/')}/{key}"
-            link = group.get(key, getlink=True)
-            if isinstance(link, (h5py.ExternalLink, h5py.SoftLink)):
-                kind = "a link to another file" if isinstance(link, h5py.ExternalLink) else "a symbolic link"
-                raise InputError(f"{name}: '{where}' is {kind}, which is not followed.", "Write the file again with its content inside.")
-            member = group.get(key)
-            if isinstance(member, h5py.Group):
-                stack.append(member)
-            elif isinstance(member, h5py.Dataset) and (member.is_virtual or member.external):
-                raise InputError(f"{name}: '{where}' keeps its values in another file.", "Write the file again with its content inside.")
 
 
 def _require_layout(file: h5py.File, name: str) -> None:
@@ -254,13 +224,17 @@ def _values(element: h5py.Group | h5py.Dataset, path: Path, label: str, n_obs: i
     shape = tuple(element.shape) if isinstance(element, h5py.Dataset) else None
     if shape is not None and len(shape) == 2 and shape == (n_obs, n_vars) and element.dtype.kind in "fiub":
         rows = max(1, DENSE_BLOCK // max(1, n_vars))
+        plain = np.dtype(np.float32) if element.dtype.itemsize == 2 and element.dtype.kind == "f" else element.dtype.newbyteorder("=")
         try:
-            matrix = sp.vstack([sp.csr_matrix(element[i : i + rows]) for i in range(0, n_obs, rows)], format="csr")
+            matrix = sp.vstack(
+                [sp.csr_matrix(element[i : i + rows].astype(plain, copy=False)) for i in range(0, n_obs, rows)], format="csr"
+            )
         except OSError as error:
             raise InputError(f"{path.name}: {label} can't be read: {error}.", "Copy or download the file again.") from error
     elif shape is not None and shape != (n_obs, n_vars):
         raise _wrong_shape(path, label, shape, n_obs, n_vars)
     else:
+        _check_sparse(element, path, label, n_obs, n_vars)
         matrix = _element(element, path, label)
         if not sp.issparse(matrix) or matrix.dtype.kind not in "fiub":
             raise InputError(f"{path.name}: {label} is not a matrix of numbers.", RAW_COUNTS)
@@ -274,7 +248,7 @@ def _values(element: h5py.Group | h5py.Dataset, path: Path, label: str, n_obs: i
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
     data = matrix.data
-    bad = np.flatnonzero(~(np.isfinite(data) & (data >= 0)))
+    bad = np.flatnonzero(~(np.isfinite(data) & (data >= 0) & (data <= LARGEST_COUNT)))
     whole = bool(data.dtype.kind in "iub" or (data == np.rint(data)).all())
     maximum = float(data.max()) if data.size else 0.0
     with np.errstate(over="ignore"):
@@ -282,6 +256,25 @@ def _values(element: h5py.Group | h5py.Dataset, path: Path, label: str, n_obs: i
     if not bad.size:
         bad = np.flatnonzero(~np.isfinite(matrix.data))
     return _Values(matrix, bad, whole, maximum)
+
+
+def _check_sparse(element: h5py.Group | h5py.Dataset, path: Path, label: str, n_obs: int, n_vars: int) -> None:
+    """The parts of a sparse matrix have to fit one another and obs × var, before memory is taken for them."""
+    parts = [element.get(name) for name in ("data", "indices", "indptr")] if isinstance(element, h5py.Group) else []
+    if not parts or not all(isinstance(part, h5py.Dataset) and part.ndim == 1 for part in parts):
+        raise InputError(f"{path.name}: {label} is not a matrix of numbers.", RAW_COUNTS)
+    shape = element.attrs.get("shape", element.attrs.get("h5sparse_shape"))
+    shape = tuple(int(n) for n in np.ravel(shape)) if shape is not None and np.asarray(shape).dtype.kind in "iuf" else ()
+    if shape != (n_obs, n_vars):
+        raise _wrong_shape(path, label, shape, n_obs, n_vars)
+    n_values, n_indices, n_pointers = (len(part) for part in parts)
+    if parts[1].dtype.kind not in "iu" or parts[2].dtype.kind not in "iu":
+        raise InputError(f"{path.name}: {label} is damaged: its indices are no whole numbers.", "Copy the file or write it again.")
+    if n_values != n_indices or n_pointers not in (n_obs + 1, n_vars + 1):
+        raise InputError(
+            f"{path.name}: {label} is damaged: {n_values} values, {n_indices} indices and {n_pointers} row starts don't go together.",
+            "Copy the file or write it again.",
+        )
 
 
 def _wrong_shape(path: Path, label: str, shape: tuple, n_obs: int, n_vars: int) -> InputError:
@@ -294,7 +287,7 @@ def _unusable(values: _Values, path: Path, label: str, obs: pd.DataFrame, var: p
     row = int(np.searchsorted(values.matrix.indptr, first, side="right")) - 1
     gene = var.index[values.matrix.indices[first]]
     value = float(values.matrix.data[first])
-    kind = "missing (NaN)" if math.isnan(value) else "infinite" if math.isinf(value) else "negative"
+    kind = "missing (NaN)" if math.isnan(value) else "infinite" if math.isinf(value) else "negative" if value < 0 else "too large"
     unit = "spot" if role == "slide" else "cell"
     several = f"{values.bad.size:,} values that are no counts, the first is" if values.bad.size > 1 else "a value that is no count:"
     return InputError(f"{path.name}: {label} holds {several} {kind} ({value:g}, {unit} '{obs.index[row]}', gene '{gene}').", RAW_COUNTS)
@@ -380,7 +373,11 @@ def _coordinates(file: h5py.File, path: Path, obs: pd.DataFrame, warnings: list[
     obsm = file.get("obsm")
     key = next((k for k in COORDINATES if isinstance(obsm, h5py.Group) and k in obsm), None)
     if key:
-        label, values = f"obsm['{key}']", _element(obsm[key], path, f"obsm/{key}")
+        label, member = f"obsm['{key}']", obsm[key]
+        if isinstance(member, h5py.Dataset) and (member.ndim != 2 or len(member) != len(obs) or member.shape[1] > 1000):
+            shape = " × ".join(map(str, member.shape or ())) or "one value"
+            raise InputError(f"{path.name}: {label} is {shape}, but {len(obs)} × 2 is expected.", remedy)
+        values = _element(member, path, f"obsm/{key}")
         values = values.toarray() if sp.issparse(values) else values
     else:
         pair = next((p for p in COORDINATE_COLUMNS if p[0] in obs and p[1] in obs), None)
@@ -405,7 +402,10 @@ def _coordinates(file: h5py.File, path: Path, obs: pd.DataFrame, warnings: list[
             f"{path.name}: {label} is missing or infinite for {bad.size} spots, the first is '{obs.index[bad[0]]}'.",
             "Remove these spots or give their coordinates.",
         )
-    if len(spatial) > 1 and not np.ptp(spatial, axis=0).any():
+    if np.abs(spatial).max() > FARTHEST:
+        far = obs.index[int(np.abs(spatial).max(axis=1).argmax())]
+        raise InputError(f"{path.name}: {label} is beyond {FARTHEST:g} for spot '{far}': that is no place on a slide.", remedy)
+    if len(spatial) > 1 and np.ptp(spatial, axis=0).max() < 1 / FARTHEST:
         raise InputError(f"{path.name}: {label} puts all {len(spatial)} spots at the same place.", remedy)
     return np.ascontiguousarray(spatial)
 

@@ -732,13 +732,16 @@ def _trained(facts: Facts) -> list[dict]:
     }
     if len(trained) == 1:
         (only,) = trained.values()
-        said = " ".join(filter(None, (words.blend_sentence(only), words.left_out_sentence(only))))
+        said = " ".join(filter(None, (words.blend_sentence(only), words.left_out_sentence(only), words.lowered_sentence(only))))
     else:
         fits = [fit for fit in spoken.values() if fit]
         tried = [fit for fit in fits if fit["best_step"] and "coarse" in fit["blend"]]
         alone = sum(not words.uses_networks(fit) for fit in tried)
         share = f"{words.count(alone)} of {words.plural(len(tried), 'slide')}"
         said = f"On {share} the networks added nothing: the coarse condition alone is used." if tried else ""
+        unstable = [s for s, t in trained.items() if words.lowered_sentence(t)]
+        if unstable:
+            said += f" Training was unstable, and went on with a lower learning rate, on {', '.join(html.escape(s) for s in unstable)}."
     explained = (
         "What imputed values are made of: the coarse condition (a weighted sum of simple maps, no network), and what diffusion networks "
         "add to it where that helps visible genes imputed as if hidden."

@@ -1,4 +1,4 @@
-// The gene table: sort by a column (click or keyboard on its heading), filter by name.
+// The gene table: sort by a column (click or keyboard on its heading), filter by name, class and role.
 "use strict";
 (() => {
   const table = document.getElementById("genes");
@@ -22,18 +22,34 @@
         return (up ? 1 : -1) * (Number(x) - Number(y));
       });
       body.append(...rows);
+      tell();
     });
   });
   const filter = document.getElementById("filter");
+  const ofClass = document.getElementById("of-class");
+  const ofRole = document.getElementById("of-role");
   const shown = document.getElementById("shown");
-  filter.addEventListener("input", () => {
+  const tell = () => {
+    const names = Array.from(body.rows, (row) => (row.hidden ? null : row.cells[0].textContent)).filter(
+      (name) => name !== null,
+    );
+    document.dispatchEvent(new CustomEvent("spadit-genes", { detail: names })); // the explorer goes through them in this order
+  };
+  const sift = () => {
     const wanted = filter.value.trim().toLowerCase();
     let n = 0;
     for (const row of rows) {
-      row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted);
+      const measured = row.cells[1].textContent === "not measured" ? "not measured" : "measured";
+      row.hidden =
+        !row.cells[0].textContent.toLowerCase().includes(wanted) ||
+        (ofClass.value !== "" && row.cells[3].textContent !== ofClass.value) ||
+        (ofRole.value !== "" && measured !== ofRole.value);
       n += !row.hidden;
     }
-    shown.textContent = wanted ? `${n.toLocaleString("en")} of ${rows.length.toLocaleString("en")} genes` : "";
-  });
+    shown.textContent = n < rows.length ? `${n.toLocaleString("en")} of ${rows.length.toLocaleString("en")} genes` : "";
+    tell();
+  };
+  for (const field of [filter, ofClass, ofRole]) field.addEventListener("input", sift);
+  addEventListener("DOMContentLoaded", tell); // once the explorer listens
   document.getElementById("tools").hidden = false;
 })();

@@ -17,7 +17,7 @@ from spadit.plots import qc as qc_plots
 from spadit.plots import style
 from spadit.plots import training as training_plots
 from spadit.plots.slide import own_rows
-from spadit.report import words
+from spadit.report import explorer, genes, words
 
 GENE_LIMIT = 3000
 """Rows of the gene table: measured genes first come in, then the unmeasured ones of highest reliability."""
@@ -56,6 +56,12 @@ class SlideFacts:
     plots: Path
     benchmark: BenchmarkFacts | None = None
     """None where none was made: the page then doesn't speak of it."""
+    slide: AnnData | None = None
+    """Raw counts of the same spots, for maps of counts and clusters; None leaves them out."""
+    reference: AnnData | None = None
+    """The paired reference, for marker genes; None leaves them out."""
+    read: explorer.Read | None = None
+    """Reads values that are not in ``imputed``; None when they are."""
 
 
 def _data_uri(content: bytes, kind: str) -> str:
@@ -213,11 +219,61 @@ def gene_rows(facts: SlideFacts, limit: int = GENE_LIMIT) -> tuple[list[dict], i
             "hidden": "not measured" if not row["measured"] else str(row["split"]),
             "reliability": float(row["reliability"]),
             "reliability_class": str(row["reliability_class"]),
+            "why": str(row.get("reliability_why", "")),
             "pcc": float(row["pcc"]),
         }
         for gene, row in kept.iterrows()
     ]
     return rows, len(var) - len(rows)
+
+
+def gene_maps(facts: SlideFacts, rows: list[dict]) -> tuple[dict, list[str]]:
+    """What the explorer shows (:func:`spadit.report.explorer.build`) with the table's facts of each gene; adds its place to the rows.
+
+    Where not all genes fit, those of class 'do not use' go first, then unmeasured ones of low reliability.
+    """
+    order = sorted(rows, key=lambda r: (r["reliability_class"] == "do not use", r["hidden"] == "not measured", -r["reliability"]))
+    read = facts.read or explorer.reader(facts.imputed)
+    drawn, values = explorer.build(facts.imputed, read, [r["gene"] for r in order], facts.slide)
+    finite = lambda v: round(v, 4) if v == v else None  # noqa: E731
+    for k, (gene, row) in enumerate(zip(drawn["genes"], order, strict=False)):
+        row["k"] = k
+        gene |= {"class": row["reliability_class"], "reliability": finite(row["reliability"]), "pcc": finite(row["pcc"]), "why": row["why"]}
+    return drawn, values
+
+
+def together(facts: SlideFacts) -> dict:
+    """What the genes say together: those that vary in space, markers of cell types, the map of genes and the heatmap of distances."""
+    from spadit.plots import genes as gene_plots
+    from spadit.plots.benchmark import distance_heatmaps
+
+    tables, read = facts.imputed, facts.read or explorer.reader(facts.imputed)
+    places = explorer.places_of(tables.obsm["spatial"][:, :2].astype(float), tables.obs_names, genes.MAX_GENES * 5)
+    positions = genes.usable(tables.var)
+    svg = lambda figure: _data_uri(style.svg(figure), "image/svg+xml")  # noqa: E731
+    png = lambda figure: _data_uri(_small(style.png(figure)), "image/png")  # noqa: E731
+    found = {"n_usable": len(positions), "n_places": len(places.xy), "binned": places.member is not None, "map": None, "distances": None}
+    found["markers"] = genes.markers(facts.reference, tables) if facts.reference is not None else None
+    found["variable"] = genes.spatially_variable(tables, read, places).to_dict("records")
+    shown = positions[: genes.MAX_GENES]
+    found["n_map"] = len(shown)
+    if len(shown) >= 8 and len(places.xy) >= 8:
+        points = genes.embedding(places.average(read("X", shown)))
+        found["map"] = svg(gene_plots.gene_map(points, tables.var_names[shown], tables.var["reliability_class"].iloc[shown].astype(str)))
+    both = positions[tables.var["measured"].to_numpy(dtype=bool)[positions]][:150]
+    found["n_distances"] = len(both)
+    if len(both) >= 3 and len(places.xy) >= 8:
+        names = pd.DataFrame(index=tables.var_names[both])
+        truth, imputed = (AnnData(places.average(read(name, both)), var=names) for name in ("observed", "X"))
+        found["distances"] = png(distance_heatmaps(truth, {style.MODEL: imputed}))
+    return found
+
+
+def first_gene(drawn: list[dict]) -> str:
+    """The gene that the explorer opens with: the one of highest true PCC, with the truth beside it; else the most reliable."""
+    scored = [gene for gene in drawn if gene["pcc"] is not None]
+    best = max(scored or drawn, key=lambda gene: gene["pcc"] or gene["reliability"] or -1, default=None)
+    return best["name"] if best else ""
 
 
 def qc_table(qc: QualityControl) -> list[tuple[str, str, str]]:
@@ -284,7 +340,8 @@ def _context(facts: SlideFacts) -> dict:
     paragraphs, references = words.cite(words.methods_paragraphs(version, [facts.training], [facts.split], [facts.pairing]))
     methods = [r["method"] for r in e.summary if r["split"] == "all"]
     order = sorted(methods, key=lambda m: (list(style.ROLES).index(style.role(m)), -(summary_row(e, m)["median_pcc"] or -9)))
-    genes, left_out = gene_rows(facts)
+    table, left_out = gene_rows(facts)
+    drawn, values = gene_maps(facts, table)
     svg = lambda figure: _data_uri(style.svg(figure), "image/svg+xml")  # noqa: E731
     counts = class_counts(facts.imputed.var)
     warnings = [*facts.qc_slide.warnings, *facts.qc_reference.warnings, *facts.pairing.warnings]
@@ -320,12 +377,19 @@ def _context(facts: SlideFacts) -> dict:
         "platform": "" if platform == "h5ad" else platform,  # a file format says nothing about the technology
         "training": facts.training,
         "blend_sentence": words.blend_sentence(facts.training),
+        "lowered_sentence": words.lowered_sentence(facts.training),
         "left_out_sentence": words.left_out_sentence(facts.training),
         "has_coarse": any("coarse" in fit["blend"] for fit in facts.training.fits),
         "modes": [mode for mode in words.MODES if any(mode in fit["best_step"] for fit in facts.training.fits)],
         "part_times": part_times(facts.training),
-        "genes": genes,
+        "genes": table,
         "left_out": left_out,
+        "drawn": drawn,
+        "drawn_json": explorer.as_json(drawn),
+        "drawn_values": "\n".join(values),
+        "constant_error": all(gene["half"] is not None for gene in drawn["genes"]),
+        "first": first_gene(drawn["genes"]),
+        "together": together(facts),
         "figures": {
             "top_genes": _figure(plots, "top_genes"),
             "typical_genes": _figure(plots, "typical_genes"),
@@ -355,13 +419,13 @@ def render(facts: SlideFacts) -> str:
     environment = Environment(
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    script = (here / "slide.js").read_text(encoding="utf-8")
-    # only this very script may run, so that a value that slipped through as markup could still do nothing
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    text = lambda name: (here / name).read_text(encoding="utf-8")  # noqa: E731
+    scripts = [text("vendor/d3.js"), text("slide.js"), text("explorer.js")]
+    # only these very scripts may run, so that a value that slipped through as markup could still do nothing
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     template = environment.get_template("slide.html.j2")
-    return template.render(
-        **_context(facts), script=script, script_hash=f"sha256-{digest}", css=(here / "slide.css").read_text(encoding="utf-8")
-    )
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return template.render(**_context(facts), scripts=scripts, allowed=allowed, css=text("slide.css") + text("explorer.css"))
 
 
 def write(facts: SlideFacts, path: str | Path) -> None:

@@ -145,6 +145,17 @@ def left_out_sentence(training: Training) -> str:
     return f"The {' and '.join(absent)} {'mode was' if len(absent) == 1 else 'modes were'} left out{why}."
 
 
+def lowered_sentence(training: Training) -> str:
+    """Whether a training had to be slowed down; '' when none had."""
+    n = sum(fit.get("n_lowered") or 0 for fit in training.fits)
+    if not n:
+        return ""
+    return (
+        f"Training was unstable: {plural(n, 'time')} a loss ran away, and training went on from its last good state with a lower learning "
+        "rate. Look at the training curves before you use these values."
+    )
+
+
 def library_versions(names: Iterable[str] = ("spadit", "numpy", "scipy", "anndata", "scanpy", "torch", "matplotlib")) -> dict[str, str]:
     """Versions of Python and of those of the named packages that are installed."""
     from spadit import __version__
@@ -254,7 +265,7 @@ def _model_paragraphs(trainings: list[Training], cohort: bool) -> list[str]:
         )
         spoken = [fit for t in trainings if (fit := spoken_of(t))]
         if len(trainings) == 1:
-            gate += " ".join(filter(None, (blend_sentence(trainings[0]), left_out_sentence(trainings[0]))))
+            gate += " ".join(filter(None, (blend_sentence(trainings[0]), left_out_sentence(trainings[0]), lowered_sentence(trainings[0]))))
         else:
             use = [f"{part(m)} networks on {count(sum(m in fit['blend'] for fit in spoken))}" for m in modes]
             alone = sum(not uses_networks(fit) for fit in spoken)

@@ -1,7 +1,7 @@
 process BENCHMARK_COHORT {
     tag "cohort"
     label 'process_single'
-    publishDir { "${params.outdir}/benchmark" }, mode: params.publish_dir_mode, pattern: 'plots'
+    publishDir { "${params.outdir}/benchmark" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: 'plots'
 
     input:
     path(rankings, stageAs: 'rankings/*')

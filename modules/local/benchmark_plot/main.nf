@@ -1,7 +1,7 @@
 process BENCHMARK_PLOT {
     tag "${meta.id}"
     label 'process_single'
-    publishDir { "${params.outdir}/benchmark/${meta.id}" }, mode: params.publish_dir_mode, pattern: '{plots,*.failure.json}'
+    publishDir { "${params.outdir}/benchmark/${meta.id}" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: '{plots,*.failure.json}'
 
     input:
     tuple val(meta), path(slide), path(benchmark, stageAs: 'benchmark/*')

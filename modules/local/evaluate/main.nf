@@ -1,7 +1,7 @@
 process EVALUATE {
     tag "${meta.id}"
     label 'process_low'
-    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, pattern: '*.{csv,json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
+    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: '*.{csv,json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
 
     input:
     tuple val(meta), path(imputed), path(slide), path(reference), path(split)

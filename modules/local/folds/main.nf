@@ -1,7 +1,7 @@
 process FOLDS {
     tag "${meta.id}"
     label 'process_single'
-    publishDir { "${params.outdir}/benchmark/${meta.id}" }, mode: params.publish_dir_mode, pattern: '{folds,*.failure}.json'
+    publishDir { "${params.outdir}/benchmark/${meta.id}" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: '{folds,*.failure}.json'
 
     input:
     tuple val(meta), path(slide), path(reference), path(folds, stageAs: 'given/*')

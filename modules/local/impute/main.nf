@@ -4,7 +4,7 @@ process IMPUTE {
     label 'process_gpu'
     memory { "${Math.max(24, Math.ceil(needs.impute_gib as double) as int) * task.attempt} GB" }
     time { "${Math.max(480, Math.ceil(needs.impute_minutes as double) as int) * task.attempt} min" }
-    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, pattern: '*.{h5ad,json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
+    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: '*.{h5ad,json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
 
     input:
     tuple val(meta), path(slide), path(reference), path(split), path(model), path(training), val(needs)
@@ -30,6 +30,7 @@ process IMPUTE {
         --model ${model} \\
         --training ${training} \\
         --device ${device} \\
+        --checkpoint "\${NXF_TASK_WORKDIR:-\$PWD}/../../checkpoints/${meta.id}" \\
         ${args} \\
         --output '${meta.id}.imputed.h5ad'
     """

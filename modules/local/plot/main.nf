@@ -1,7 +1,7 @@
 process PLOT {
     tag "${meta.id}"
     label 'process_single'
-    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, pattern: '{plots,*.json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
+    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: '{plots,*.json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
 
     input:
     tuple val(meta), path(imputed), path(slide), path(metrics), path(evaluation)

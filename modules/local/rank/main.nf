@@ -1,8 +1,8 @@
 process RANK {
     tag "${meta.id} ${what}"
     label 'process_low'
-    publishDir { "${params.outdir}/benchmark/${meta.id}" }, mode: params.publish_dir_mode, pattern: '{benchmark,robustness,ablation}/*', saveAs: { name -> name.tokenize('/').last() }
-    publishDir { "${params.outdir}/benchmark/${meta.id}" }, mode: params.publish_dir_mode, pattern: '*.failure.json'
+    publishDir { "${params.outdir}/benchmark/${meta.id}" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: '{benchmark,robustness,ablation}/*', saveAs: { name -> name.tokenize('/').last() }
+    publishDir { "${params.outdir}/benchmark/${meta.id}" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: '*.failure.json'
 
     input:
     tuple val(meta), path(slide), path(folds), path(plan), path(parts, stageAs: 'parts/*'), val(outside_names), path(outside, stageAs: 'outside/?/*')

@@ -1,7 +1,7 @@
 process READ {
     tag "${meta.id}"
     label 'process_single'
-    publishDir { meta.role == 'slide' ? "${params.outdir}/slides/${meta.id}/facts" : "${params.outdir}/references/${meta.id}" }, mode: params.publish_dir_mode, pattern: '*.json'
+    publishDir { meta.role == 'slide' ? "${params.outdir}/slides/${meta.id}/facts" : "${params.outdir}/references/${meta.id}" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: '*.json'
 
     input:
     tuple val(meta), path(input, stageAs: 'input/*')

@@ -1,10 +1,10 @@
 process REPORT {
     tag "${meta.id}"
     label 'process_single'
-    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, pattern: '*.{html,json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
+    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: '*.{html,json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
 
     input:
-    tuple val(meta), path(imputed), path(metrics), path(qc_slide, stageAs: 'slide/*'), path(qc_reference, stageAs: 'reference/*'), path(pairing), path(split), path(training), path(evaluation), path(curves), path(plots), path(benchmark, stageAs: 'benchmark/*')
+    tuple val(meta), path(imputed), path(slide), path(reference), path(metrics), path(qc_slide, stageAs: 'slide/*'), path(qc_reference, stageAs: 'reference/*'), path(pairing), path(split), path(training), path(evaluation), path(curves), path(plots), path(benchmark, stageAs: 'benchmark/*')
 
     output:
     tuple val(meta), path("${meta.id}.report.html"), optional: true, emit: html
@@ -22,6 +22,8 @@ process REPORT {
         --failure '${meta.id}.report.failure.json' \\
         --threads ${task.cpus} \\
         --imputed ${imputed} \\
+        --slide ${slide} \\
+        --reference ${reference} \\
         --metrics ${metrics} \\
         --qc-slide ${qc_slide} \\
         --qc-reference ${qc_reference} \\

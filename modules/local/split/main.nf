@@ -1,7 +1,7 @@
 process SPLIT {
     tag "${meta.id}"
     label 'process_single'
-    publishDir { "${params.outdir}/slides/${meta.id}/facts" }, mode: params.publish_dir_mode, pattern: '*.json'
+    publishDir { "${params.outdir}/slides/${meta.id}/facts" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: '*.json'
 
     input:
     tuple val(meta), path(slide), path(reference), path(genes, stageAs: 'genes/*')

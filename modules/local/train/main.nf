@@ -4,7 +4,7 @@ process TRAIN {
     label 'process_gpu'
     memory { "${Math.max(24, Math.ceil(needs.train_gib as double) as int) * task.attempt} GB" }
     time { "${Math.max(480, Math.ceil(needs.train_minutes as double) as int) * task.attempt} min" }
-    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, pattern: '*.{model,csv,json}', saveAs: { name -> name.endsWith('.model') ? 'model' : "facts/${name}" }
+    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: '*.{model,csv,json}', saveAs: { name -> name.endsWith('.model') ? 'model' : "facts/${name}" }
 
     input:
     tuple val(meta), path(slide), path(reference), path(split), path(resources), val(needs), path(trained, stageAs: 'trained/*')
@@ -21,7 +21,7 @@ process TRAIN {
 
     script:
     def args = task.ext.args ?: ''
-    // Checkpoints lie beside the tasks' work directories, since a retry gets a new one
+    // Checkpoints lie beside the tasks' work directories, since a retry gets a new one; IMPUTE removes them, when the models were safely handed on
     def begin = start ? '--start start' : ''
     def device = task.accelerator ? 'cuda' : task.ext.device ?: 'auto'
     """

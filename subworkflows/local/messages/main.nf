@@ -62,6 +62,24 @@ def cloud_problems(profiles, given, work_dir) {
     }
 }
 
+// Why a file can't be taken, null when it can. The value itself isn't repeated: it may hold a password or what a shell would run
+def place_problem(value) {
+    def text = value instanceof CharSequence ? value.toString() : ''
+    def scheme = text.contains('://') ? text.split('://')[0].toLowerCase() : ''
+    if (scheme && !(scheme in ['https', 'http', 'ftp', 's3', 'gs', 'az'])) {
+        return 'has an unknown scheme; expected is a path or a URL with one of https, http, ftp, s3, gs, az'
+    }
+    if (text =~ '://[^/]*@') {
+        return "holds a user name or password; expected is a URL without (give credentials in Nextflow's configuration)"
+    }
+    // only the name is seen by a shell
+    def name = text.tokenize('/') ? text.tokenize('/').last() : ''
+    if (name =~ '["\'`$;|<>*\\[\\]{}!\\\\\\p{Cntrl}]' || !scheme && name =~ '[&?]') {
+        return 'holds a character with a meaning for the shell; expected is a path without it: rename the file'
+    }
+    return null
+}
+
 // One line per slide: its status, its name, and why it isn't a plain pass
 def slides_text(slides) {
     def width = slides.collect { slide -> slide.sample.size() }.max() ?: 0

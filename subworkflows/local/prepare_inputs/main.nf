@@ -12,7 +12,7 @@ workflow PREPARE_INPUTS {
     main:
     CHECK_INPUTS(
         sheet,
-        groovy.json.JsonOutput.toJson(all_params),
+        groovy.json.JsonOutput.toJson(masked(all_params, '')),
         file("${projectDir}/assets/schema_input.json", checkIfExists: true),
         file("${projectDir}/nextflow_schema.json", checkIfExists: true),
         present(all_params.predictions) ?: [],
@@ -20,7 +20,8 @@ workflow PREPARE_INPUTS {
 
     ch_inputs = CHECK_INPUTS.out.inputs.map { json -> checked_inputs(new groovy.json.JsonSlurper().parseText(json.text), sheet, all_params) }
     ch_rows = ch_inputs.flatMap { found -> found.slides }
-    slides = ch_rows.map { row -> [slide_meta(row), resolved(row.st, sheet), row.genes ? resolved(row.genes, sheet) : []] }
+    genes = is_file(all_params.genes) ? present(all_params.genes) ?: [] : []
+    slides = ch_rows.map { row -> [slide_meta(row), resolved(row.st, sheet), row.genes ? resolved(row.genes, sheet) : genes] }
     references = ch_rows.map { row -> [reference_meta(row), resolved(row.sc, sheet)] }.unique()
     predictions = ch_inputs.flatMap { found ->
         found.slides.collect { row ->
@@ -45,14 +46,17 @@ def checked_inputs(inputs, sheet, all_params) {
     def missing = inputs.slides.collectMany { row ->
         ['st', 'sc', 'genes']
             .findAll { column -> row[column] && !reachable(resolved(row[column], sheet)) }
-            .collect { column -> "${row.where}, column '${column}': there is no file '${row[column]}' (looked for ${resolved(row[column], sheet).toUriString()}); expected is a path relative to the samplesheet, an absolute path or a URL." }
+            .collect { column -> "${row.where}, column '${column}': there is no file '${masked(row[column], '')}' (looked for ${masked(resolved(row[column], sheet).toUriString(), '')}); expected is a path relative to the samplesheet, an absolute path or a URL." }
     }
     def missing_predictions = inputs.predictions
         .findAll { row -> row.path && !reachable(resolved(row.path, file(all_params.predictions))) }
-        .collect { row -> "Predictions, ${row.where.toLowerCase()}, column 'path': there is no file '${row.path}'; expected is a path relative to the sheet of predictions, an absolute path or a URL." }
-    def missing_files = ['folds', 'predictions']
+        .collect { row -> "Predictions, ${row.where.toLowerCase()}, column 'path': there is no file '${masked(row.path, '')}'; expected is a path relative to the sheet of predictions, an absolute path or a URL." }
+    def missing_files = ['folds', 'predictions', 'start_model', 'multiqc_config']
         .findAll { name -> all_params[name] instanceof CharSequence && !all_params[name].toString().isInteger() && !present(all_params[name]) }
-        .collect { name -> "Parameter --${name}: there is no file '${all_params[name]}'." }
+        .collect { name -> "Parameter --${name}: there is no file '${masked(all_params[name], '')}'." }
+    if (is_file(all_params.genes) && !present(all_params.genes)) {
+        missing_files << "Parameter --genes: there is no file '${masked(all_params.genes, '')}'."
+    }
     def problems = inputs.errors + missing + missing_predictions + missing_files + clashing_batches(inputs.slides, sheet)
     if (problems) {
         error("${problems.size() == 1 ? 'There is one problem' : "There are ${problems.size()} problems"} with the samplesheet or the parameters; nothing was run:\n" + problems.collect { problem -> "  - ${problem}" }.join('\n'))
@@ -66,6 +70,25 @@ def checked_inputs(inputs, sheet, all_params) {
             row + [reference: ids[sc], batch: batches[sc] ?: '']
         }
     ]
+}
+
+// A value as it may be kept and shown: without what a parameter named like a secret holds, and without passwords and signatures of URLs
+def masked(value, name) {
+    if (value instanceof Map) {
+        return value.collectEntries { key, member -> [key, masked(member, key)] }
+    }
+    if (value instanceof List) {
+        return value.collect { member -> masked(member, name) }
+    }
+    if (value != null && name.toString().toLowerCase() =~ 'passw|secret|token|credential|api_?key|access_?key') {
+        return '***'
+    }
+    return value instanceof CharSequence ? value.toString().replaceAll('(?<=://)[^/\\s]*@', '***@').replaceAll('(://[^\\s?#]*)[?#]\\S+', '$1?…') : value
+}
+
+// Does --genes name a file? Else it is a list of genes, which SPLIT is given in its arguments (conf/modules.config)
+def is_file(genes) {
+    return genes instanceof CharSequence && genes ==~ /(?i).*\.(txt|csv|tsv)/
 }
 
 // A file that a parameter names; null when there is none

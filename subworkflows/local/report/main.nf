@@ -29,7 +29,7 @@ workflow REPORT_COHORT {
     MULTIQC(
         SUMMARIZE.out.multiqc,
         file("${projectDir}/assets/multiqc_config.yml", checkIfExists: true),
-        params.multiqc_config ? file(params.multiqc_config, checkIfExists: true) : [],
+        params.multiqc_config ? file(params.multiqc_config) : [],
         files("${projectDir}/assets/logo/*.png", checkIfExists: true),
     )
     // Nothing when the sheet was refused: the run is being stopped then
