@@ -37,13 +37,13 @@ N_LAYERS = 5
 """X, observed, sd, lower, upper."""
 
 CONSTANTS: dict[str, dict[str, float]] = {
-    "fit_gib": {"base": 0.5, "counts": 4.0, "dense": 6.0, "learned": 3.0, "reference": 6.0, "whole": 10.0},
-    "impute_gib": {"base": 0.5, "counts": 4.0, "dense": 6.0, "reference": 6.0, "maps": 5.0, "block": 8.0},
-    "coarse_s": {"base": 1.0, "dense": 10.0, "learned": 10.0, "reference": 10.0},
-    "token_s": {"base": 1.0, "steps": 5.0, "learned": 10.0},
-    "whole_s": {"base": 1.0, "steps": 5.0, "spots": 10.0},
-    "impute_s": {"base": 5.0, "dense": 5.0, "values": 10.0},
-    "disk_gib": {"base": 0.01, "values": 0.6},
+    "fit_gib": {"base": 0.7, "counts": 4.0, "dense": 6.0, "learned": 3.0, "reference": 6.0, "whole": 10.0},
+    "impute_gib": {"base": 0.7, "counts": 4.0, "dense": 6.0, "reference": 6.0, "maps": 5.0, "block": 8.0},
+    "coarse_s": {"base": 0.5, "dense": 700, "learned": 250, "reference": 120},
+    "token_s": {"base": 1.0, "steps": 35, "learned": 700},
+    "whole_s": {"base": 1.0, "steps": 5.0, "spots": 800},
+    "impute_s": {"base": 3.0, "dense": 100, "values": 650, "networks": 3_000},
+    "disk_gib": {"base": 0.0001, "values": 0.5},
 }
 """Estimate -> term -> constant, by ``benchmarks/preflight.py``. What each term counts is said in :func:`terms`."""
 
@@ -75,7 +75,8 @@ def terms(sizes: Sizes, s: Settings) -> dict[str, dict[str, float]]:
 
     counts: sparse counts; dense: spots × shared genes; learned: spots that are learned from × shared genes × maps; reference: its cells ×
     shared genes, and correlations between genes; whole: weights of the whole-slide network; maps, block: what is imputed at once;
-    steps: training steps × genes a step; values: all values of the imputed slide.
+    steps: training steps × genes a step; values: all values of the imputed slide; networks: the same, times the passes through networks
+    that it may take (where networks have no weight none is taken: the time of imputing is an upper bound).
     """
     v, rows, cells = sizes.n_shared, learned_spots(sizes, s), min(sizes.n_cells, s.max_cells)
     values = sizes.n_spots * (v + sizes.n_unmeasured)
@@ -105,7 +106,10 @@ def terms(sizes: Sizes, s: Settings) -> dict[str, dict[str, float]]:
             "base": 1, "steps": networks * s.max_steps * s.batch_size * s.depth * s.width**2 / 1e9,
             "spots": networks * s.max_steps * s.batch_size * sizes.n_spots * s.width / 1e12,
         } if whole else {},
-        "impute_s": {"base": sizes.n_fits, "dense": sizes.n_fits * dense / 1e9, "values": values * (1 + networks_imputing(s, whole)) / 1e9},
+        "impute_s": {
+            "base": sizes.n_fits, "dense": sizes.n_fits * dense / 1e9, "values": values / 1e9,
+            "networks": values * networks_imputing(s, whole) / 1e9,
+        },
         "disk_gib": {"base": 1, "values": size(values * sizes.n_layers)},
     }  # fmt: skip
 
