@@ -254,7 +254,7 @@
     document.getElementById("tissue-section").hidden = false; // without a script there would be nothing to see
     const line = document.getElementById("spot-place");
     const maps = new Maps(spots, (i) => (line.textContent = i === null ? line.dataset.idle : facts.names[i]));
-    const thousands = d3.format(",.4~r");
+    const thousands = d3.format(",.3~r");
     const percent = (v) => `${number(100 * v, 1)} %`;
     const panels = facts.spots.map((map) => {
       if (map.kind === "group") {
