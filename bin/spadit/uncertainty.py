@@ -33,7 +33,7 @@ ASPECTS = (
     (
         ("highest correlation", "top 5"),
         "in the reference visible genes follow it closely",
-        "visible genes follow it loosely in the reference",
+        "in the reference visible genes follow it loosely",
     ),
     (("SD of",), "its imputed map has more contrast than most", "its imputed map has less contrast than most"),
     (("Moran",), "its imputed map has more spatial order than most", "its imputed map has less spatial order than most"),

@@ -26,7 +26,15 @@
 
   const xy = facts.x.map((x, k) => [x, facts.y[k]]);
   const delaunay = d3.Delaunay.from(xy);
-  const range = (values) => values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
+  /** Lowest and highest finite value. */
+  function range(values) {
+    let [low, high] = [Infinity, -Infinity];
+    for (const v of values) {
+      if (v < low) low = v;
+      if (v > high) high = v;
+    }
+    return [low, high];
+  }
   const [x0, x1] = range(facts.x);
   const [y0, y1] = range(facts.y);
   const RATIO = Math.min(1.1, Math.max(0.45, (y1 - y0 + 2 * facts.step) / (x1 - x0 + 2 * facts.step)));
@@ -240,12 +248,16 @@
     );
   }
 
-  const coded = (values, low, high) =>
-    Uint8Array.from(values, (v) =>
-      v === null || !Number.isFinite(v)
-        ? MISSING
-        : Math.round(254 * Math.min(1, Math.max(0, (v - low) / (high - low || 1)))),
-    );
+  /** Values as positions in a scale of colours. Plain loops here and below: they run for every spot when a gene is shown. */
+  function coded(values, low, high) {
+    const codes = new Uint8Array(values.length);
+    const by = 254 / (high - low || 1);
+    for (let i = 0; i < codes.length; i += 1) {
+      const v = values[i];
+      codes[i] = Number.isFinite(v) ? Math.round(Math.min(254, Math.max(0, (v - low) * by))) : MISSING;
+    }
+    return codes;
+  }
 
   // ---- maps of spots
 
@@ -254,7 +266,7 @@
     document.getElementById("tissue-section").hidden = false; // without a script there would be nothing to see
     const line = document.getElementById("spot-place");
     const maps = new Maps(spots, (i) => (line.textContent = i === null ? line.dataset.idle : facts.names[i]));
-    const thousands = d3.format(",.4~r");
+    const thousands = d3.format(",.3~r");
     const percent = (v) => `${number(100 * v, 1)} %`;
     const panels = facts.spots.map((map) => {
       if (map.kind === "group") {
@@ -318,11 +330,14 @@
   /** The gene's values per place: imputed, lower, upper (null where not known) and measured (or null). */
   function values(gene, bytes) {
     const n = facts.x.length;
-    const parts = gene.ranges.map(([low, high], p) =>
-      Float32Array.from(bytes.subarray(p * n, (p + 1) * n), (c) =>
-        c === MISSING ? NaN : low + (c / 254) * (high - low),
-      ),
-    );
+    const parts = gene.ranges.map(([low, high], p) => {
+      const part = new Float32Array(n);
+      for (let i = 0; i < n; i += 1) {
+        const code = bytes[p * n + i];
+        part[i] = code === MISSING ? NaN : low + (code / 254) * (high - low);
+      }
+      return part;
+    });
     const imputed = parts[0];
     const lower = gene.half === null ? parts[1] : imputed.map((v) => Math.max(v - gene.half, 0));
     const upper = gene.half === null ? null : imputed.map((v) => v + gene.half);
@@ -330,14 +345,14 @@
   }
 
   const extremes = (v) => {
-    const [a, b] = range(Array.from(v).filter(Number.isFinite));
+    const [a, b] = range(v);
     return `${number(a)} to ${number(b)}`;
   };
 
   function panelsOf(gene, v) {
     const shared = $("scale").value === "shared";
     const panel = (title, data, what) => {
-      const [low, high] = shared || !data ? gene.scale : range(Array.from(data).filter(Number.isFinite));
+      const [low, high] = shared || !data ? gene.scale : range(data);
       return {
         title,
         codes: data && coded(data, low, high),

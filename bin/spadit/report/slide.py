@@ -254,6 +254,7 @@ def together(facts: SlideFacts) -> dict:
     png = lambda figure: _data_uri(_small(style.png(figure)), "image/png")  # noqa: E731
     found = {"n_usable": len(positions), "n_places": len(places.xy), "binned": places.member is not None, "map": None, "distances": None}
     found["markers"] = genes.markers(facts.reference, tables) if facts.reference is not None else None
+    found["has_reference"] = facts.reference is not None
     found["variable"] = genes.spatially_variable(tables, read, places).to_dict("records")
     shown = positions[: genes.MAX_GENES]
     found["n_map"] = len(shown)
