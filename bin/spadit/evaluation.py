@@ -166,9 +166,7 @@ def score_methods(
     return pd.concat(tables, ignore_index=True)
 
 
-def evaluate(
-    imputed: ad.AnnData, slide: ad.AnnData, reference: ad.AnnData, split: Split, seed: int = 0
-) -> tuple[pd.DataFrame, Evaluation]:
+def evaluate(imputed: ad.AnnData, slide: ad.AnnData, reference: ad.AnnData, split: Split, seed: int = 0) -> tuple[pd.DataFrame, Evaluation]:
     """Score SpaDiT's imputation of a slide, with floors, controls and the ceiling beside it.
 
     Parameters

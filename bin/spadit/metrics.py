@@ -76,8 +76,7 @@ METRICS: dict[str, Metric] = {
             0,
             2,
             "lower",
-            "Root mean square difference of the z-scored vectors, √(2(1 − PCC)) unless one is constant; a constant prediction "
-            "scores 1.",
+            "Root mean square difference of the z-scored vectors, √(2(1 − PCC)) unless one is constant; a constant prediction scores 1.",
             LI_2022,
         ),
         Metric(

@@ -258,9 +258,7 @@ class Token:
     def draw(self, network: nn.Module, maps: np.ndarray, scalars: np.ndarray, seed: int) -> np.ndarray:
         """One sample of what is added, (spots, genes), by DDIM from Gaussian noise."""
         generator = torch.Generator().manual_seed(seed)
-        return self._run(
-            [network], tensor(maps), tensor(scalars), self.place, self.windows[:1], generator
-        )
+        return self._run([network], tensor(maps), tensor(scalars), self.place, self.windows[:1], generator)
 
     @torch.no_grad()
     def _run(

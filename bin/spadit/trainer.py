@@ -143,8 +143,17 @@ class Training(lightning.LightningModule):
     Optimisation is manual (lightning's word), because a batch may have to go through the network in parts.
     """
 
-    def __init__(self, network: nn.Module, samples: Samples, settings: TrainSettings, n_steps: int, seed: int,
-                 score: Callable[[nn.Module], float] | None, checkpoint: Path | None, report: Callable[[dict], None] | None):
+    def __init__(
+        self,
+        network: nn.Module,
+        samples: Samples,
+        settings: TrainSettings,
+        n_steps: int,
+        seed: int,
+        score: Callable[[nn.Module], float] | None,
+        checkpoint: Path | None,
+        report: Callable[[dict], None] | None,
+    ):
         super().__init__()
         self.automatic_optimization = False
         self.network, self.samples, self.settings, self.n_steps, self.seed = network, samples, settings, n_steps, seed
@@ -192,8 +201,12 @@ class Training(lightning.LightningModule):
         index = self.next_genes()
         while (loss := self.add_gradients(index)) is None:
             self.n_parts = min(2 * self.n_parts, self.batch_size)
-            log.warning("The GPU's memory doesn't hold step %d: a batch of %d genes now goes through the network in %d parts.",
-                        self.step + 1, self.batch_size, self.n_parts)
+            log.warning(
+                "The GPU's memory doesn't hold step %d: a batch of %d genes now goes through the network in %d parts.",
+                self.step + 1,
+                self.batch_size,
+                self.n_parts,
+            )
             torch.cuda.empty_cache()
         self.optimizers().step()
         if self.rate:
@@ -229,8 +242,10 @@ class Training(lightning.LightningModule):
                 loss += part_loss.detach()
         except torch.cuda.OutOfMemoryError as error:
             if n_devices > 1 or self.n_parts == self.batch_size:
-                raise TrainingError(f"The GPU's memory doesn't hold {math.ceil(self.batch_size / self.n_parts)} genes at a time ({error}).",
-                                    "Use a GPU with more memory, one GPU instead of several, a smaller network or the CPU.") from error
+                raise TrainingError(
+                    f"The GPU's memory doesn't hold {math.ceil(self.batch_size / self.n_parts)} genes at a time ({error}).",
+                    "Use a GPU with more memory, one GPU instead of several, a smaller network or the CPU.",
+                ) from error
             return None  # the next try begins after this block, when nothing holds the tensors of this one
         return loss
 
@@ -303,8 +318,9 @@ class Training(lightning.LightningModule):
         elif not all(bool(part.isfinite().all()) for part in self.average.parameters()):
             step = self.step
         if step is not None:
-            raise TrainingError(f"The loss is no longer a number at step {step}.",
-                                "Lower the learning rate, or look for extreme values in the slide.")
+            raise TrainingError(
+                f"The loss is no longer a number at step {step}.", "Lower the learning rate, or look for extreme values in the slide."
+            )
         return losses
 
     # Checkpoints: one file, so that weights and facts always belong together
@@ -312,8 +328,15 @@ class Training(lightning.LightningModule):
     def fingerprint(self) -> str:
         """Of all that has to be the same for a checkpoint to be this training's."""
         shapes = [[name, list(part.shape), str(part.dtype)] for name, part in self.network.state_dict().items()]
-        facts = [CHECKPOINT_VERSION, dataclasses.asdict(self.settings), self.n_steps, self.seed, self.score is not None,
-                 self.samples.n_genes, shapes]
+        facts = [
+            CHECKPOINT_VERSION,
+            dataclasses.asdict(self.settings),
+            self.n_steps,
+            self.seed,
+            self.score is not None,
+            self.samples.n_genes,
+            shapes,
+        ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def probe_data(self) -> Tensor:
@@ -340,8 +363,15 @@ class Training(lightning.LightningModule):
         for i, state in self.trainer.optimizers[0].state_dict()["state"].items():
             tensors.update({f"optimiser.{i}.{key}": value for key, value in state.items()})
         tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
-        facts = {"fingerprint": self.fingerprint(), "checksum": checksum(tensors), "step": self.step, "finished": self.finished,
-                 "curve": self.curve, "best_step": self.best_step, "best_score": self.best_score}
+        facts = {
+            "fingerprint": self.fingerprint(),
+            "checksum": checksum(tensors),
+            "step": self.step,
+            "finished": self.finished,
+            "curve": self.curve,
+            "best_step": self.best_step,
+            "best_score": self.best_score,
+        }
         self.checkpoint.mkdir(parents=True, exist_ok=True)
         with finished(self.checkpoint / CHECKPOINT_FILE) as temporary:
             save_file(tensors, temporary, metadata={"training": json.dumps(facts)})
@@ -402,9 +432,18 @@ def same_values(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 
-def train_network(network: nn.Module, samples: Samples, settings: TrainSettings, n_steps: int, seed: int, device: str = "cpu",
-                  score: Callable[[nn.Module], float] | None = None, checkpoint: Path | None = None,
-                  report: Callable[[dict], None] | None = None, n_devices: int = 1) -> Trained:
+def train_network(
+    network: nn.Module,
+    samples: Samples,
+    settings: TrainSettings,
+    n_steps: int,
+    seed: int,
+    device: str = "cpu",
+    score: Callable[[nn.Module], float] | None = None,
+    checkpoint: Path | None = None,
+    report: Callable[[dict], None] | None = None,
+    n_devices: int = 1,
+) -> Trained:
     """Train one network for at most ``n_steps``.
 
     On the CPU a training that was ended at any moment and is started again with the same arguments gives the same weights, curve and
@@ -459,11 +498,16 @@ def run(training: Training, device: str, n_devices: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = lightning.Trainer(
-            max_epochs=1, accelerator="cuda" if device == "cuda" else "cpu", devices=n_devices,
+            max_epochs=1,
+            accelerator="cuda" if device == "cuda" else "cpu",
+            devices=n_devices,
             strategy=DDPStrategy(start_method="fork") if n_devices > 1 else "auto",
             precision=choose_precision(training.settings.precision, device, n_devices),
             plugins=[LightningEnvironment()],  # a job of SLURM's or MPI's isn't lightning's to share among tasks
-            logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
         )
         try:
             trainer.fit(training, range(training.step, training.n_steps))  # each step draws its batch itself

@@ -152,9 +152,7 @@ class Method:
             )
         return values
 
-    def impute_log(
-        self, slide: ad.AnnData, reference: ad.AnnData, genes: Sequence[str], **options
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def impute_log(self, slide: ad.AnnData, reference: ad.AnnData, genes: Sequence[str], **options) -> tuple[np.ndarray, np.ndarray | None]:
         """As :meth:`run`, on the log-normalised scale, whatever the method's own scale is."""
         values, sd = self.run(slide, reference, genes, **options)
         if self.scale == "log":
