@@ -13,6 +13,7 @@ import errno
 import gzip
 import json
 import logging
+import os
 import re
 import stat
 import struct
@@ -72,7 +73,9 @@ def find(folder: Path, what: str, *patterns: str, required: bool = True) -> Path
         When there is none, when several match, or when it is not a regular file (or a link to one).
     """
     for pattern in patterns:
-        found = sorted(p for p in folder.glob(pattern) if not p.name.startswith("._") and not p.is_dir())
+        plain = folder / pattern
+        candidates = folder.glob(pattern) if "*" in pattern else [plain] if os.path.lexists(plain) else []  # glob passes over broken links
+        found = sorted(p for p in candidates if not p.name.startswith("._") and not p.is_dir())
         if len(found) > 1:
             raise InputError(
                 f"{folder.name}: {what} is there {len(found)} times ({some([f.name for f in found])}).", "Keep one slide in a folder."

@@ -61,7 +61,9 @@ def recognise(path: Path) -> str | None:
     """Why the file or folder looks like tables, or None."""
     if path.is_dir():
         places, counts = _candidates(path)
-        return f"it holds tables of counts ({counts[0].name}) and of coordinates ({places[0].name})" if places and counts else None
+        if not counts:
+            return None
+        return f"it holds a table of counts ({counts[0].name})" + (f" and one of coordinates ({places[0].name})" if places else "")
     start = bundle.start_of(path, 4096)
     if start.startswith(bundle.GZIP_SIGNATURE):
         with bundle.readable(path, "gzip"), bundle.text(path) as stream:
@@ -70,7 +72,8 @@ def recognise(path: Path) -> str | None:
                 raise InputError(f"{path.name} is a gzip archive: unpack it first.", "HDF5 files are compressed within.")
             line = stream.readline(bundle.LONGEST_LINE)
     else:
-        line = start.split(b"\n")[0].decode("utf-8", "replace")
+        line = start.split(b"\n")[0].decode("utf-8-sig", "replace")
+    line = line.rstrip("\r\n")
     if start.lstrip().startswith((b"<", b"version https://git-lfs")) or not line.isprintable() and "\t" not in line:
         return None
     return "it is a table of text" if re.search("[,\t;]", line) else None

@@ -105,8 +105,8 @@ def test_visium_hd(tmp_path, bin_size):
 def test_one_size_of_visium_hd(tmp_path):
     outs = visium_hd(tmp_path / "outs", (8,))
     alone = outs / "binned_outputs/square_008um"
-    for folder in (alone, alone.rename(tmp_path / "renamed")):
-        slide = read(folder)
+    for name in ("square_008um", "renamed"):
+        slide = read(alone.rename(tmp_path / name) if name == "square_008um" else (tmp_path / "square_008um").rename(tmp_path / name))
         assert slide.uns["spadit"]["platform"] == "visium_hd"
         np.testing.assert_array_equal(slide.layers["counts"].toarray(), counts() * 8)
     outs = visium_hd(tmp_path / "two", (2, 16))
@@ -256,8 +256,9 @@ def test_missing_positions_are_named_when_the_platform_is(tmp_path):
     assert "squares of Visium HD are missing" in refused(outs, platform="visium_hd")
     one = tables(tmp_path / "t")
     os.remove(one / "coordinates.csv.gz")
-    assert "table of coordinates is missing" in refused(one, platform="tables")
-    assert "is a directory that no reader recognises: it holds counts.csv" in refused(one)
+    assert "table of coordinates is missing" in refused(one)
+    os.rename(one / "counts.csv", one / "unknown.csv")
+    assert "is a directory that no reader recognises: it holds unknown.csv" in refused(one)
     (tmp_path / "empty").mkdir()
     assert "it is empty" in refused(tmp_path / "empty")
 
