@@ -29,6 +29,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TECHNOLOGIES = {
+    "visium_hd": "Visium HD",
+    "visium": "Visium",
+    "xenium": "Xenium",
+    "merscope": "MERSCOPE",
+    "cosmx": "CosMx",
+    "stereoseq": "Stereo-seq",
+    "slideseq": "Slide-seq",
+}
+"""Platforms that are a technology, as its maker writes it; the others are file formats, which say nothing about it."""
 BINNED = ("visium_hd", "stereoseq")
 """Platforms whose reader takes the size of the squares, too."""
 
