@@ -69,7 +69,9 @@ def recognise(path: Path) -> str | None:
         with bundle.readable(path, "gzip"), bundle.text(path) as stream:
             raw = stream.buffer.peek(8)[:8] if hasattr(stream, "buffer") else b""
             if raw.startswith(bundle.HDF5_SIGNATURE):
-                raise InputError(f"{path.name} is a gzip archive: unpack it first.", "HDF5 files are compressed within.")
+                raise InputError(
+                    f"{path.name} is a gzip archive: unpack it first.", "Unpack it and name the file in it, for example an h5ad file."
+                )
             line = stream.readline(bundle.LONGEST_LINE)
     else:
         line = start.split(b"\n")[0].decode("utf-8-sig", "replace")
