@@ -103,7 +103,7 @@ class Inputs(Contract):
     kind: ClassVar[str] = "inputs"
 
     slides: list[dict] = dataclasses.field(default_factory=list)
-    """One per row: where ('Row 2'), sample, st, sc, platform, genes, species, batch. Empty strings are absent values, or not allowed ones
+    """One per row: where ('Row 2') and the columns of the sheet. Empty strings are absent values, or not allowed ones
     (then in errors)."""
     errors: list[str] = dataclasses.field(default_factory=list)
     """Whole sentences, each with row, column, value and what is expected."""

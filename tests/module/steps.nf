@@ -15,6 +15,7 @@ include { PLOT                   } from '../../modules/local/plot/main'
 include { PREPARE_REFERENCE      } from '../../modules/local/prepare_reference/main'
 include { QC as QC_REFERENCE     } from '../../modules/local/qc/main'
 include { QC as QC_SLIDE         } from '../../modules/local/qc/main'
+include { READ as READ_FOLDER    } from '../../modules/local/read/main'
 include { READ as READ_REFERENCE } from '../../modules/local/read/main'
 include { READ as READ_SLIDE     } from '../../modules/local/read/main'
 include { REPORT                 } from '../../modules/local/report/main'
@@ -31,6 +32,7 @@ workflow {
     def reference = [id: 'r', role: 'reference', batch: "donor's \$(name)"]
 
     READ_SLIDE(channel.of([slide, data.resolve('a slide.h5ad')], [broken, data.resolve('cut short.h5ad')]))
+    READ_FOLDER([slide + [id: 'folder', platform: 'visium_hd', bin_size: '16'], data.resolve('a folder')])
     READ_REFERENCE([reference, data.resolve('reference.h5ad')])
     QC_SLIDE(READ_SLIDE.out.h5ad)
     QC_REFERENCE(READ_REFERENCE.out.h5ad)

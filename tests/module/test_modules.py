@@ -10,6 +10,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from bundles import counts, visium_hd
 from nf import ROOT, nextflow, trace
 
 from spadit.contracts import Benchmark, Device, Evaluation, Failure, Inputs, Pairing, QualityControl, Resources, Split, Training, Usage
@@ -107,9 +108,10 @@ def steps(tmp_path_factory):
     slide.write_h5ad(data / "a slide.h5ad")
     reference.write_h5ad(data / "reference.h5ad")
     (data / "cut short.h5ad").write_bytes((data / "a slide.h5ad").read_bytes()[:5000])
+    visium_hd(data / "a folder")
     (data / "wanted genes.txt").write_text("\n".join(lacking[:3]) + "\n")
     rows = [
-        {"sample": s, "st": "st", "sc": "sc", "platform": "auto", "genes": "", "species": "", "batch": "", "reference": "r"}
+        {"sample": s, "st": "st", "sc": "sc", "platform": "auto", "bin_size": "", "genes": "", "species": "", "batch": "", "reference": "r"}
         for s in ("s.1", "broken")
     ]
     (data / "mine.csv").write_text("spot,Other\n" + "".join(f"{spot},1\n" for spot in slide.obs_names))
@@ -138,6 +140,9 @@ def test_read(steps):
     assert np.allclose(read.obsm["spatial"], slide.obsm["spatial"])
     cells = ad.read_h5ad(task_folder(folder, "READ_REFERENCE", "r") / "r.h5ad")
     assert cells.obs["batch"].astype(str).tolist() == reference.obs["donor's $(name)"].tolist()  # quoted for the shell
+    squares = ad.read_h5ad(task_folder(folder, "READ_FOLDER", "folder") / "folder.h5ad")  # of a folder, those of the size asked for
+    assert squares.uns["spadit"]["platform"] == "visium_hd" and squares.uns["spadit"]["source"] == "a folder"
+    assert (squares.layers["counts"].toarray() == counts() * 16).all()
 
 
 def test_a_broken_slide_leaves_its_reason_and_nothing_else(steps):

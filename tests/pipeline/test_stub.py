@@ -21,15 +21,17 @@ def sheet(folder, rows):
     data.mkdir(parents=True, exist_ok=True)
     for name in ("one.h5ad", "two.h5ad", "mouse.h5ad"):
         (data / name).touch()
+    (data / "visium outs" / "spatial").mkdir(parents=True, exist_ok=True)
+    (data / "visium outs" / "spatial" / "tissue_positions.csv").touch()
     path = folder / "sheet of slides.csv"
-    path.write_text("sample,st,sc,species,batch\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    path.write_text("sample,st,sc,species,batch,platform,bin_size\n" + "\n".join(rows) + "\n", encoding="utf-8")
     return path
 
 
 GOOD = [
     "one,my data/one.h5ad,data/mouse.h5ad,Mus musculus,",
     "two,my data/two.h5ad,data/../data/mouse.h5ad,,donor (x)",  # the same reference, written otherwise
-    "three,my data/two.h5ad,other/data/mouse.h5ad,,",  # another reference of the same name
+    "three,my data/visium outs/,other/data/mouse.h5ad,,,visium_hd,16",  # a folder; another reference of the same name
 ]
 
 
@@ -99,6 +101,12 @@ def test_stub_run_then_resume(run):
     assert again.returncode == 0, again.stdout
     assert list(tasks(folder / "out", "COMPLETED")) == ["CHECK_INPUTS"]
 
+    # a file deep in a folder was replaced: Nextflow itself looks at the folder only
+    (folder / "my data/visium outs/spatial/tissue_positions.csv").write_text("changed")
+    once_more = start("-resume")
+    assert once_more.returncode == 0, once_more.stdout
+    assert tasks(folder / "out", "COMPLETED")["READ_SLIDE"] == ["three"] and "READ_REFERENCE" not in tasks(folder / "out", "COMPLETED")
+
 
 def test_a_reference_cache_that_has_grown_redoes_nothing(run, tmp_path):
     """Nor do the parameters of what is imputed and written stop a run."""
@@ -127,6 +135,7 @@ def test_meta_reaches_each_task(run):
     staged = {s: [t for t in scripts if f"NEXTFLOW TASK: SPADIT:PAIR ({s})" in t or f"PAIR ({s})" in t][0] for s in SLIDES}
     assert "data_mouse.qc.h5ad" in staged["one"] and "data_mouse.qc.h5ad" in staged["two"]
     assert "data_mouse_2.qc.h5ad" in staged["three"]
+    assert any("READ_SLIDE (three)" in t and "visium\\ outs" in t for t in scripts)  # the folder is staged as a whole
 
 
 def test_strict_parser_and_a_crashed_slide(run, tmp_path):

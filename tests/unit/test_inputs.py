@@ -40,7 +40,16 @@ def test_good_sheets_of_all_formats_give_the_same_slides(check):
     expected, *problems = check("\n".join([HEADER, *map(",".join, rows)]))
     assert problems == [[], []]
     assert [slide.pop("where") for slide in expected] == ["Row 2", "Row 3"]
-    assert expected[0] == {"sample": "a", "st": "x/st.h5ad", "sc": "/d/sc.h5ad", "platform": "", "genes": "", "species": "", "batch": ""}
+    assert expected[0] == {
+        "sample": "a",
+        "st": "x/st.h5ad",
+        "sc": "/d/sc.h5ad",
+        "platform": "",
+        "bin_size": "",
+        "genes": "",
+        "species": "",
+        "batch": "",
+    }
     entries = [dict(zip(HEADER.split(","), r, strict=True)) for r in rows]
     yaml = "".join(f"- sample: {e['sample']}\n  st: {e['st']}\n  sc: {e['sc']}\n" for e in entries)
     tsv = "\n".join("\t".join(r) for r in [HEADER.split(","), *rows])
@@ -106,7 +115,8 @@ def test_a_sheet_that_is_no_table_gets_one_clear_sentence(check, text, name, say
 
 def test_yaml_and_json_values_stay_as_written(check):
     assert check("- sample: 007\n  st: NO\n  sc: 1.10\n  species: null\n", "s.yaml")[0][0] == {
-        "where": "Entry 1", "sample": "007", "st": "NO", "sc": "1.10", "platform": "", "genes": "", "species": "", "batch": ""
+        "where": "Entry 1", "sample": "007", "st": "NO", "sc": "1.10", "platform": "", "bin_size": "", "genes": "",
+        "species": "", "batch": ""
     }  # fmt: skip
     assert check('[{"sample": 12, "st": 1.10, "sc": "x"}]', "s.json")[0][0]["st"] == "1.10"
 
@@ -117,7 +127,9 @@ def test_all_errors_are_told_at_once_with_row_column_and_value(check):
     assert len(errors) == 5
     assert re.search(r"Row 2, column 'sample': 'a b' .*expected is 1 to 64", text)
     assert "Row 3, column 'st': the value is empty; expected is path or URL of the slide" in text
-    assert re.search(r"Row 3, column 'platform': 'h5da' is not known; expected is one of auto, h5ad. Did you mean 'h5ad'\?", text)
+    assert re.search(
+        r"Row 3, column 'platform': 'h5da' is not known; expected is one of auto, h5ad, .*, tables. Did you mean 'h5ad'\?", text
+    )
     assert re.search(r"Row 5, column 'st': 'gopher://h/x' has the unknown scheme 'gopher'.*https, http, ftp, s3, gs, az", text)
     assert "Row 5, column 'sample': 'ok' is also in row 3" in text
 
@@ -211,7 +223,10 @@ def test_bad_paths(check, path, says):
     assert "secret" not in errors[0]
 
 
-@pytest.mark.parametrize(("column", "value"), [("species", "mouse;id"), ("batch", "--x"), ("platform", "visum"), ("genes", "gopher://x/y")])
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("species", "mouse;id"), ("batch", "--x"), ("platform", "visum"), ("bin_size", "8um"), ("bin_size", "0"), ("genes", "gopher://x/y")],
+)
 def test_bad_optional_values(check, column, value):
     errors = errors_of(check, f"a,st.h5ad,sc.h5ad,{value}", f"{HEADER},{column}")
     assert len(errors) == 1 and errors[0].startswith(f"Row 2, column '{column}': '{value}'")

@@ -1,3 +1,4 @@
+import gzip
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import scipy.sparse as sp
 
 from spadit import io
 from spadit.errors import InputError
-from spadit.io.h5ad import log_base
+from spadit.io.counts import log_base
 
 
 def counts_of(adata):
@@ -294,8 +295,8 @@ def test_missing_file(tmp_path):
     ("content", "says"),
     [
         (b"", "is empty"),
-        (b"sample,st,sc\n", "is not an HDF5 file"),
-        (b"\x1f\x8b\x08\x00", "gzip archive"),
+        (b"\x00\x01\x02", "is not an HDF5 file"),
+        (gzip.compress(b"\x89HDF\r\n\x1a\n"), "gzip archive: unpack"),
         (b"PK\x03\x04", "zip archive"),
         (b"<!DOCTYPE html>", "failed download"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
@@ -353,7 +354,7 @@ def test_hdf5_that_is_not_h5ad(tmp_path):
     with h5py.File(path, "w") as file:
         file.create_group("matrix")
     with pytest.raises(InputError, match="10x HDF5 matrix"):
-        read_slide(path)
+        read_slide(path, platform="h5ad")
 
 
 def test_a_file_without_any_matrix(make_slide, save):
@@ -406,8 +407,12 @@ def test_a_group_that_holds_itself_does_not_hang(make_slide, save):
 
 def test_unknown_platform_and_role(make_slide, save):
     path = save(make_slide())
-    with pytest.raises(InputError, match="'visium' is not supported. Supported are: auto, h5ad"):
+    with pytest.raises(InputError, match="'visum' is not supported. Supported are: auto, h5ad"):
+        read_slide(path, platform="visum")
+    with pytest.raises(InputError, match="is a file, but visium is read from a folder"):
         read_slide(path, platform="visium")
+    with pytest.raises(InputError, match="a bin size is given"):
+        read_slide(path, bin_size=8)
     with pytest.raises(InputError, match="Role"):
         io.read(path, "reads")
 

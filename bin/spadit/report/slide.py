@@ -13,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spadit.contracts import Benchmark, Evaluation, Pairing, QualityControl, Split, Training, write_text
+from spadit.io import TECHNOLOGIES
 from spadit.plots import qc as qc_plots
 from spadit.plots import style
 from spadit.plots import training as training_plots
@@ -347,7 +348,6 @@ def _context(facts: SlideFacts) -> dict:
     counts = class_counts(facts.imputed.var)
     warnings = [*facts.qc_slide.warnings, *facts.qc_reference.warnings, *facts.pairing.warnings]
     verdict, reasons = status(e, warnings)
-    platform = facts.qc_slide.platform
     return {
         "w": words,
         "sample": facts.sample,
@@ -375,7 +375,7 @@ def _context(facts: SlideFacts) -> dict:
         "warnings": warnings,
         "status": verdict,
         "reasons": reasons,
-        "platform": "" if platform == "h5ad" else platform,  # a file format says nothing about the technology
+        "platform": TECHNOLOGIES.get(facts.qc_slide.platform, ""),
         "training": facts.training,
         "blend_sentence": words.blend_sentence(facts.training),
         "lowered_sentence": words.lowered_sentence(facts.training),

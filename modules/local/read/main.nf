@@ -16,6 +16,7 @@ process READ {
     script:
     def args = task.ext.args ?: ''
     def platform = meta.platform ? "--platform '${meta.platform}'" : ''
+    def bin_size = meta.bin_size ? "--bin-size '${meta.bin_size}'" : ''
     // The name of a column is free text, quoted for the shell
     def batch = meta.batch ? "--batch '${meta.batch.replace("'", "'\\''")}'" : ''
     """
@@ -26,7 +27,7 @@ process READ {
         --usage '${meta.id}.read.usage.json' \\
         --threads ${task.cpus} \\
         --input ${input} \\
-        ${platform} ${batch} ${args} \\
+        ${platform} ${bin_size} ${batch} ${args} \\
         --output '${meta.id}.h5ad'
     """
 

@@ -67,7 +67,7 @@ def checked_inputs(inputs, sheet, all_params) {
     return inputs + [
         slides: inputs.slides.collect { row ->
             def sc = resolved(row.sc, sheet).toUriString()
-            row + [reference: ids[sc], batch: batches[sc] ?: '']
+            row + [reference: ids[sc], batch: batches[sc] ?: '', content: content(resolved(row.st, sheet)), reference_content: content(resolved(row.sc, sheet))]
         }
     ]
 }
@@ -122,11 +122,26 @@ def reference_ids(rows, sheet) {
 }
 
 def slide_meta(row) {
-    return [id: row.sample, role: 'slide', reference: row.reference, platform: row.platform ?: '', species: row.species ?: '']
+    return [id: row.sample, role: 'slide', reference: row.reference, platform: row.platform ?: '', bin_size: row.bin_size ?: '', species: row.species ?: '', content: row.content]
 }
 
 def reference_meta(row) {
-    return [id: row.reference, role: 'reference', batch: row.batch]
+    return [id: row.reference, role: 'reference', batch: row.batch, content: row.reference_content]
+}
+
+// What a folder holds, so that -resume notices a file that was replaced in it: Nextflow looks at the folder itself only. Empty for a file.
+def content(path) {
+    if (!path.isDirectory()) {
+        return ''
+    }
+    def root = path.toRealPath()
+    // Links to folders are not followed, so one that leads back up doesn't matter
+    def lines = java.nio.file.Files
+        .walk(root)
+        .toList()
+        .findAll { inner -> inner.exists() && !inner.isDirectory() }
+        .collect { inner -> "${root.relativize(inner)} ${inner.size()} ${inner.lastModified()}".toString() }
+    return lines.sort().join('\n').md5()
 }
 
 // URLs and absolute paths as they are, others from the samplesheet's folder
