@@ -97,5 +97,5 @@ def _refuse_inflation(array: h5py.Dataset, name: str, where: str) -> None:
         shape = " × ".join(map(str, array.shape or ())) or "one value"
         raise InputError(
             f"{name}: '{where}' ({shape}) would take up {max(size, chunk) / 1e9:,.2f} GB in memory, but only {stored:,} bytes are stored.",
-            "The file is damaged or was made to exhaust the memory: write it again with AnnData.write_h5ad.",
+            "The file is damaged or was made to exhaust the memory: copy or write it again.",
         )

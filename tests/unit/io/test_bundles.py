@@ -424,7 +424,7 @@ def test_absurd_sizes_are_refused_before_memory_is_allocated(tmp_path):
     with h5py.File(path, "r+") as file:
         del file["matrix/data"]
         file.create_dataset("matrix/data", shape=(10**12,), dtype="i4", chunks=(1 << 20,), compression="gzip")
-    assert "'/matrix/data' claims 1,000,000,000,000 entries" in refused(outs)
+    assert "'/matrix/data' (1000000000000) would take up" in refused(outs)
     folder = curio(tmp_path / "c")
     matrix = folder / "S1_MoleculesPerMatchedBead.mtx"
     matrix.write_text(re.sub(r"\n5 12 \d+\n", "\n5 12 60\n", matrix.read_text()).replace("\n5 12 60\n", "\n5 12 59999999999\n"))
