@@ -54,6 +54,8 @@ def to_disk(path: Path, below: bool = True) -> None:
                 raise
         finally:
             os.close(descriptor)
+
+
 def read_whole(path: str | Path, what: str, largest: int, remedy: str = "Check the path.") -> bytes:
     """The content of a small file that somebody gave.
 

@@ -1,8 +1,8 @@
 """What a slide needs, from its sizes alone: memory, disk and time of training and imputing, and whether that is there.
 
 Each estimate is a sum of terms: an amount (spots × shared genes, say) times a constant. Which terms there are follows from the code; the
-constants are fitted to measured runs by ``benchmarks/preflight.py``, which also says how far off they were. They are meant to be right
-within a factor of two, so :data:`MARGIN` is asked for on top.
+constants were set by hand to a few real runs (benchmarks/README.md), and ``benchmarks/preflight.py`` fits them to more. They are meant to
+be right within a factor of two, so :data:`MARGIN` is asked for on top.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CONSTANTS: dict[str, dict[str, float]] = {
     "impute_s": {"base": 3.0, "dense": 100, "values": 650, "networks": 3_000},
     "disk_gib": {"base": 0.0001, "values": 0.5},
 }
-"""Estimate -> term -> constant, by ``benchmarks/preflight.py``. What each term counts is said in :func:`terms`."""
+"""Estimate -> term -> constant. What each term counts is said in :func:`terms`."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -347,8 +347,11 @@ class Training(lightning.LightningModule):
         if self.first_loss is None and len(losses):
             self.first_loss = float(losses[0])
         if len(losses) >= self.settings.validate_every and float(losses.mean()) > self.limit():
-            raise Diverged(f"The loss at step {self.step}, {float(losses.mean()):.3g}, is far above the {self.first_loss:.3g} at first"
-                           f"{self.named(self.batches[-1]) if self.batches else ''}.", remedy)
+            raise Diverged(
+                f"The loss at step {self.step}, {float(losses.mean()):.3g}, is far above the {self.first_loss:.3g} at first"
+                f"{self.named(self.batches[-1]) if self.batches else ''}.",
+                remedy,
+            )
         return losses
 
     def limit(self) -> float:
@@ -415,8 +418,16 @@ class Training(lightning.LightningModule):
             for i, state in self.trainer.optimizers[0].state_dict()["state"].items():
                 tensors.update({f"optimiser.{i}.{key}": value for key, value in state.items()})
         tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-        facts = {"fingerprint": self.fingerprint(), "step": self.step, "finished": self.finished, "curve": list(self.curve),
-                 "best_step": self.best_step, "best_score": self.best_score, "lowered": list(self.lowered), "first_loss": self.first_loss}
+        facts = {
+            "fingerprint": self.fingerprint(),
+            "step": self.step,
+            "finished": self.finished,
+            "curve": list(self.curve),
+            "best_step": self.best_step,
+            "best_score": self.best_score,
+            "lowered": list(self.lowered),
+            "first_loss": self.first_loss,
+        }
         return tensors, facts
 
     def keep(self) -> None:

@@ -18,11 +18,12 @@ GIVEN = {
     "google_location": "europe-west4", "azure_batch_account": "batch", "azure_storage_account": "storage", "azure_location": "westeurope",
     "k8s_namespace": "lab", "k8s_claim": "claim",
 }  # fmt: skip
+HARDENED = "--cap-drop=ALL --security-opt=no-new-privileges"
 GPU = "process.'withLabel:process_gpu|process_method'.containerOptions"
 BY_SCHEDULER = "{ [slurm: '--gres=gpu:1', lsf: '-gpu num=1'][task.executor] ?: '' }"
 EXPECTED = {
     "docker": {
-        "docker.enabled": "true", "docker.runOptions": "'-u $(id -u):$(id -g) -e HOME=/tmp'",
+        "docker.enabled": "true", "docker.runOptions": f"'-u $(id -u):$(id -g) -e HOME=/tmp {HARDENED}'",
         GPU: "{ task.accelerator ? '--gpus all' : '' }",
     },
     "podman": {"podman.enabled": "true", "docker.enabled": "false", GPU: "{ task.accelerator ? '--device nvidia.com/gpu=all' : '' }"},
@@ -55,7 +56,9 @@ EXPECTED = {
 }  # fmt: skip
 SITES = {
     "docker": {"docker.registry": "'registry.example.org/lab'"},
-    "podman": {"podman.registry": "'registry.example.org/lab'", "podman.runOptions": "'--user 0:0 --ulimit nofile=65536'"},
+    "podman": {
+        "podman.registry": "'registry.example.org/lab'", "podman.runOptions": f"'--user 0:0 {HARDENED} --ulimit nofile=65536'",
+    },
     "singularity": {
         "process.container": "'/shared/images/spadit-core.sif'",
         "process.'withName:RUN_PEER'.container": "'/shared/images/spadit-peers.sif'",
@@ -162,7 +165,7 @@ def test_what_a_cloud_lacks_is_said_before_anything_runs(tmp_path):
         "-profile k8s needs --registry",
     ):
         assert text in done.stdout, done.stdout
-    assert "--k8s_claim" not in done.stdout and "\tat " not in done.stdout and not (tmp_path / "work").exists()
+    assert "--k8s_claim" not in done.stdout and "\tat " not in done.stdout and not list(tmp_path.glob("work/*/*"))
 
 
 def test_the_conda_environment_follows_the_lock_file():
