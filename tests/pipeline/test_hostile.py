@@ -41,7 +41,7 @@ def test_secrets_are_found_nowhere(tmp_path):
     """Parameters named like secrets and passwords in URLs: the run is refused, and neither its words nor its files repeat them."""
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "s.csv").write_text(f"sample,st,sc\na,https://me:{SECRET}@host/st.h5ad,s3://b/sc.h5ad\n")
+    (folder / "s.csv").write_text(f"sample,st,sc\na,https://me:{SECRET}@host/st.h5ad,sc.h5ad\n")
     given = {
         "aws_secret_key": SECRET,
         "nested": {"api_token": SECRET},

@@ -43,9 +43,10 @@ workflow PREPARE_INPUTS {
 // What is wrong with sheet and parameters stops the run here, all of it in one message, with the files that aren't there, also of rows that
 // have other faults; else the rows with 'reference' added.
 def checked_inputs(inputs, sheet, all_params) {
+    // Nothing is looked for in the network when something else is wrong already
     def missing = inputs.slides.collectMany { row ->
         ['st', 'sc', 'genes']
-            .findAll { column -> row[column] && !reachable(resolved(row[column], sheet)) }
+            .findAll { column -> row[column] && !(inputs.errors && row[column].contains('://')) && !reachable(resolved(row[column], sheet)) }
             .collect { column -> "${row.where}, column '${column}': there is no file '${masked(row[column], '')}' (looked for ${masked(resolved(row[column], sheet).toUriString(), '')}); expected is a path relative to the samplesheet, an absolute path or a URL." }
     }
     def missing_predictions = inputs.predictions
