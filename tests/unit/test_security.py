@@ -108,9 +108,9 @@ STAGED_OR_CHECKED = {
     # staged files, whose names Nextflow escapes
     "slide", "reference", "split", "model", "training", "imputed", "metrics", "evaluation", "h5ad", "input", "genes", "folds", "plan",
     "outside", "qc_slide", "qc_reference", "pairing", "curves", "plots", "inputs", "params_json", "versions", "sheet", "schema_input",
-    "schema_params", "predictions",
+    "schema_params", "predictions", "resources",
     # made of constants, numbers and values that are quoted where they are put together
-    "args", "task.cpus", "device", "platform", "batch", "species", "given", "wanted", "elsewhere", "compared", "begin", "what", "job.what",
+    "args", "task.cpus", "device", "platform", "batch", "species", "given", "wanted", "elsewhere", "bin_size", "compared", "begin", "what", "job.what",
     "job.fold", "job.rate", "job.seed", "files[what]",
     "meta.id",  # in stubs, and within double quotes; the sheet allows A-Za-z0-9._- alone
     "outside_names.join(' ')",  # the sheet of predictions allows A-Za-z0-9._- alone
@@ -131,11 +131,11 @@ def test_every_value_in_a_script_is_quoted_or_known_to_be_safe(root):
 # ---- containers --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["docker", "podman", "gpu"])
+@pytest.mark.parametrize("name", ["docker", "podman"])
 def test_containers_have_no_more_rights_than_needed(root, name):
     text = (root / "conf" / f"{name}.config").read_text(encoding="utf-8")
     options = re.findall(r"^(docker|podman)\.runOptions\s*=\s*'(.*)'", text, flags=re.MULTILINE)
-    assert options
+    assert options and "runOptions" not in (root / "conf" / "gpu.config").read_text(encoding="utf-8")  # a GPU takes nothing of it away
     for engine, given in options:
         assert "--cap-drop=ALL" in given and "--security-opt=no-new-privileges" in given
         assert ("-u $(id -u):$(id -g)" if engine == "docker" else "--user 0:0") in given
@@ -182,7 +182,7 @@ def test_nothing_that_a_file_holds_garbles_a_terminal():
 
 
 class Arguments:
-    id, role, threads, failure = "s1", "slide", 1, None
+    id, role, threads, failure, usage = "s1", "slide", 1, None, None
 
 
 @pytest.mark.parametrize(
@@ -254,9 +254,15 @@ def test_the_cohort_s_pages_escape_what_data_say(tmp_path):
 
 
 def test_the_slide_s_page_escapes_and_runs_its_own_script_only(root):
-    """Every value goes through a template with escaping on; what is put in unescaped is the project's own script and style."""
+    """Every value goes through a template with escaping on; put in unescaped are the project's own scripts (the only ones that the page
+    allows, by checksum) and style, numbers in base64, and JSON without '<'."""
+    from spadit.report import explorer
+
     text = (root / "bin/spadit/report/slide.py").read_text(encoding="utf-8")
     assert "autoescape=True" in text and "Markup(" not in text
     template = (root / "bin/spadit/report/slide.html.j2").read_text(encoding="utf-8")
-    assert sorted(re.findall(r"\{\{\s*([\w.]+)\s*\|\s*safe", template)) == ["css", "script"]
+    assert sorted(re.findall(r"\{\{\s*([\w.]+)\s*\|\s*safe", template)) == [
+        "allowed", "css", "drawn_json", "drawn_values", "script",
+    ]  # fmt: skip
+    assert "</script" not in explorer.as_json({"name": HOSTILE}) and "script-src {{ allowed|safe }}" in template
     assert "default-src 'none'" in template and "autoescape false" not in template

@@ -404,7 +404,7 @@ REFUSED = {
     "layers is an array, and no X": (lambda f: (layers_is_an_array(f), remove("X")(f)), "holds no matrix"),
     "10x matrix in the file's place": (
         lambda f: (remove(*list(f))(f), f.create_group("matrix")),
-        "10x HDF5 matrix",
+        "counts but no positions",
     ),
     "HDF5 with nothing in it": (lambda f: remove(*list(f))(f), "no 'obs' and 'var'"),
 }
@@ -514,11 +514,11 @@ OTHER_FILES = {
     "a device": (lambda p: p.symlink_to("/dev/zero"), "a pipe or a device"),
     "symbolic links in a circle": (link_loop, "no such file|can't be opened"),
     "a dangling symbolic link": (lambda p: p.symlink_to("/nowhere/at/all"), "no such file"),
-    "text": (lambda p: p.write_text("gene,count\n"), "not an HDF5 file"),
+    "text": (lambda p: p.write_text("gene,count\n"), "is one table, but a slide needs"),
     "zeros": (lambda p: p.write_bytes(bytes(4096)), "not an HDF5 file"),
     "the signature alone": (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\n"), "can't be read|cut short"),
     "the signature and rubbish": (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\n" + os.urandom(5000)), "can't be read|cut short"),
-    "a gzip archive": (lambda p: p.write_bytes(b"\x1f\x8b\x08\0"), "gzip archive"),
+    "a gzip archive": (lambda p: p.write_bytes(b"\x1f\x8b\x08\0"), "cut short"),
     "a zip archive": (lambda p: p.write_bytes(b"PK\x03\x04"), "zip archive"),
     "a pickle": (lambda p: p.write_bytes(b"\x80\x04\x95\x0b\0\0\0\0\0\0\0\x8c\x02os\x94."), "not an HDF5 file"),
     "a web page": (lambda p: p.write_text("<!DOCTYPE html>"), "failed download"),

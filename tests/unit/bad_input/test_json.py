@@ -22,7 +22,7 @@ from spadit.errors import InputError, MethodError
 from spadit.imputation import plan_fits, reuse
 from spadit.split import read_genes
 
-EXAMPLE = {"str": "x", "int": 1, "float": 0.5, "dict": {}, "list[str]": ["x"], "list[dict]": [{}], "list[list[str]]": [["x"]]}
+EXAMPLE = {"str": "x", "bool": True, "int": 1, "float": 0.5, "dict": {}, "list[str]": ["x"], "list[dict]": [{}], "list[list[str]]": [["x"]]}
 KINDS = [c for c in contracts.Contract.__subclasses__()]
 
 
@@ -41,7 +41,7 @@ DAMAGE = {
     "null": lambda c: None,
     "with every field null": lambda c: {k: v if k in ("kind", "version") else None for k, v in c.items()},
     "with every field a list of lists": lambda c: {k: v if k in ("kind", "version") else [[[1]]] for k, v in c.items()},
-    "with every field true": lambda c: {k: v if k in ("kind", "version") else True for k, v in c.items()},
+    "with every field a text in a list": lambda c: {k: v if k in ("kind", "version") else [{"true": "x"}, 1] for k, v in c.items()},
 }
 
 
