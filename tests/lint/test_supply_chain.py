@@ -96,9 +96,10 @@ def test_the_search_for_imports_finds_them(tmp_path):
 
 
 def test_no_secrets():
+    made_up = {Path(__file__).resolve(), ROOT / "tests/pipeline/test_hostile.py"}
     for path in tracked():
         found = SECRETS.search(path.read_text(encoding="utf-8", errors="replace")) if path.suffix != ".h5ad" else None
-        assert not found or path == Path(__file__).resolve(), f"{path}: {found[0][:20]}…"
+        assert not found or path in made_up, f"{path}: {found[0][:20]}…"
 
 
 @pytest.mark.parametrize(
