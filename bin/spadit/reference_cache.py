@@ -65,6 +65,7 @@ def prepare_reference(
     if cache is None:
         _make(path, Path(output), Path(facts), id, platform, batch, thresholds)
         return False
+    io.require_file(path)
     made_from = {
         "content": content_sha256(path),
         "platform": platform or "auto",

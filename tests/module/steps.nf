@@ -36,7 +36,7 @@ workflow {
     READ_REFERENCE([reference, data.resolve('reference.h5ad')])
     QC_SLIDE(READ_SLIDE.out.h5ad)
     QC_REFERENCE(READ_REFERENCE.out.h5ad)
-    PREPARE_REFERENCE([reference, data.resolve('reference.h5ad')], data.resolve('reference cache').toString())
+    PREPARE_REFERENCE([reference + [id: 'kept'], data.resolve('reference.h5ad')], data.resolve('reference cache').toString())
     PAIR(QC_SLIDE.out.h5ad.combine(QC_REFERENCE.out.h5ad.map { _meta, path -> path }))
     SPLIT(PAIR.out.pair.map { meta, a, b -> [meta, a, b, data.resolve('wanted genes.txt')] })
     CHECK_DEVICE([id: 'device'])

@@ -108,9 +108,9 @@ STAGED_OR_CHECKED = {
     # staged files, whose names Nextflow escapes
     "slide", "reference", "split", "model", "training", "imputed", "metrics", "evaluation", "h5ad", "input", "genes", "folds", "plan",
     "outside", "qc_slide", "qc_reference", "pairing", "curves", "plots", "inputs", "params_json", "versions", "sheet", "schema_input",
-    "schema_params", "predictions", "resources",
+    "schema_params", "predictions", "resources", "bin_size",
     # made of constants, numbers and values that are quoted where they are put together
-    "args", "task.cpus", "device", "platform", "batch", "species", "given", "wanted", "elsewhere", "bin_size", "compared", "begin", "what", "job.what",
+    "args", "task.cpus", "device", "platform", "batch", "species", "given", "wanted", "elsewhere", "compared", "begin", "what", "job.what",
     "job.fold", "job.rate", "job.seed", "files[what]",
     "meta.id",  # in stubs, and within double quotes; the sheet allows A-Za-z0-9._- alone
     "outside_names.join(' ')",  # the sheet of predictions allows A-Za-z0-9._- alone

@@ -100,7 +100,7 @@ def read(path: str | Path, role: str, platform: str = "auto", batch: str | None 
     platform = platform or "auto"
     if platform != "auto" and platform not in READERS:
         raise InputError(f"{path.name}: platform '{platform}' is not supported.", f"Supported are: auto, {', '.join(READERS)}.")
-    _require_file(path)
+    require_file(path)
     if platform == "auto":
         platform, reason = detect(path)
         log.info("%s is read as %s: %s", path.name, platform, reason)
@@ -118,7 +118,7 @@ def read(path: str | Path, role: str, platform: str = "auto", batch: str | None 
     return adata
 
 
-def _require_file(path: Path) -> None:
+def require_file(path: Path) -> None:
     """Refuse what isn't there, can't be opened, or would never end (a pipe, a device)."""
     try:
         there, odd = path.exists(), path.exists() and not path.is_file() and not path.is_dir()

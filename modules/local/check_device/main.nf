@@ -1,7 +1,7 @@
 process CHECK_DEVICE {
     label 'process_single'
     label 'process_gpu'
-    publishDir { "${params.outdir}/pipeline_info" }, mode: params.publish_dir_mode, pattern: 'device.json'
+    publishDir { "${params.outdir}/pipeline_info" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: 'device.json'
 
     input:
     val(meta)
