@@ -1,7 +1,7 @@
 process SPATIALDATA {
     tag "${meta.id}"
     label 'process_single'
-    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, pattern: '*.{zarr,json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
+    publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: '*.{zarr,json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
 
     input:
     tuple val(meta), path(imputed)
