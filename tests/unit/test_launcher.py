@@ -86,7 +86,7 @@ def test_version_is_the_library_s():
 
 def test_unknown_command_is_refused():
     done = spadit("dmeo")
-    assert done.returncode == 2 and "'dmeo' is no command. Commands: demo, run, test, images, bundle, doctor" in done.stderr
+    assert done.returncode == 2 and "'dmeo' is no command. Commands: demo, run, test, images, bundle, verify, doctor" in done.stderr
 
 
 def test_syntax_is_readable_for_an_old_python():
