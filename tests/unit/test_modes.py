@@ -377,7 +377,7 @@ def test_training_starts_from_given_weights():
 def test_each_network_has_its_own_checkpoint(tmp_path):
     settings = {"n_models": 2, "checkpoint_every": 5}
     fitted = fit_mode(token(**settings), 20, np.arange(80), 0, checkpoint=tmp_path)
-    assert {str(p.parent.relative_to(tmp_path)) for p in tmp_path.rglob("state.safetensors")} == {
+    assert {str(p.parent.relative_to(tmp_path)) for p in tmp_path.rglob("state_*.safetensors")} == {
         f"token/{name}" for name in ("choose_0", "choose_1", "final_0", "final_1")
     }
     again = fit_mode(token(**settings), 20, np.arange(80), 0, checkpoint=tmp_path, report=lambda entry: pytest.fail("trained again"))
