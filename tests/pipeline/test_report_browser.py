@@ -20,7 +20,7 @@ from report_facts import benchmark_files, inputs, slide_facts, write_slide
 from spadit.contracts import Benchmark
 from spadit.plots import benchmark
 from spadit.plots.slide import draw_all
-from spadit.report import cohort, slide
+from spadit.report import cohort, mqc, slide
 
 pytestmark = pytest.mark.browser
 
@@ -315,7 +315,7 @@ def test_multiqc_report(made, browser, tmp_path, root):
     assert asked == []
     assert console(log) == []
     assert str(tmp_path) not in dom.replace(report.as_uri(), "")
-    for section in cohort.PARENTS:
+    for section in mqc.PARENTS:
         assert f'id="{section}"' in dom or f'id="mqc-module-section-{section}"' in dom, section
     sections = ("spadit_slides_table", "spadit_failed", "spadit_medians", "spadit_pcc", "spadit_maps", "spadit_benchmark")
     order = [dom.index(f'id="{i}"') for i in sections]
