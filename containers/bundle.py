@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import images
-from images import GB, ROOT, Problem, say
+from images import GB, ROOT, Problem, ended, say
 
 LOCKS = ("containers/peers/build.txt", "containers/core/requirements.txt", "containers/peers/requirements.txt")
 WHEELS_SIZE = 4.6 * GB
@@ -148,18 +148,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--jars", type=Path, required=True, help=argparse.SUPPRESS)  # ./spadit fetches them
     asked = parser.parse_args(arguments)
-    try:
-        bundle(asked.jars, asked.to.absolute(), images.engine(asked.engine) if asked.images else None)
-    except Problem as problem:
-        say(str(problem))
-        return 1
-    except OSError as error:
-        say(f"{error}. Is the folder there, and may you write to it?")
-        return 1
-    except KeyboardInterrupt:
-        say("Interrupted.")
-        return 130
-    return 0
+    return ended(lambda: bundle(asked.jars, asked.to.absolute(), images.engine(asked.engine) if asked.images else None))
 
 
 if __name__ == "__main__":

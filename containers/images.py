@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -345,6 +346,22 @@ def table(command: str) -> list[tuple[str, ...]]:
     return rows
 
 
+def ended(work: Callable[[], None]) -> int:
+    """Do a command's work and return its exit code; what went wrong is said in a sentence."""
+    try:
+        work()
+    except Problem as problem:
+        say(str(problem))
+        return 1
+    except OSError as error:
+        say(f"{error}. Is the folder there, and may you write to it?")
+        return 1
+    except KeyboardInterrupt:
+        say("Interrupted.")
+        return 130
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="./spadit images", description="Build, test, save and load the images that tasks run in.")
@@ -372,7 +389,8 @@ def main(arguments: list[str]) -> int:
             parser.error(f"'{image}' is no image. Images: {', '.join(LARGEST)}")
     if options and asked.command != "build":
         parser.error("only build passes options on")
-    try:
+
+    def work() -> None:
         command = engine(asked.engine)
         if hasattr(asked, "to"):
             asked.to.mkdir(parents=True, exist_ok=True)
@@ -395,16 +413,8 @@ def main(arguments: list[str]) -> int:
         else:
             for row in table(command):
                 print(f"{row[0]:24} {row[1]:>10}  {row[2]:10}  {row[3]}".rstrip())
-    except Problem as problem:
-        say(str(problem))
-        return 1
-    except OSError as error:
-        say(f"{error}. Is the folder there, and may you write to it?")
-        return 1
-    except KeyboardInterrupt:
-        say("Interrupted.")
-        return 130
-    return 0
+
+    return ended(work)
 
 
 if __name__ == "__main__":

@@ -30,14 +30,13 @@ import scipy.sparse as sp
 
 from spadit.errors import InputError
 from spadit.io.counts import as_counts, assemble, check_places, look, some, unusable
-from spadit.io.hdf5 import opened
+from spadit.io.hdf5 import AGAIN, opened
 
 log = logging.getLogger(__name__)
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 GZIP_SIGNATURE = b"\x1f\x8b"
 PARQUET_SIGNATURE = b"PAR1"
-AGAIN = "Copy or download it again."
 COMPRESSION = 1100
 """No gzip stream holds more than 1,032 times its size."""
 LARGE = 256 << 20
