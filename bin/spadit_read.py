@@ -4,7 +4,7 @@
 import logging
 import sys
 
-from spadit.cli import parser, run
+from spadit.cli import guarded, parser, run
 
 STEP = "read"
 
@@ -29,4 +29,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(STEP, main))

@@ -6,16 +6,19 @@ import argparse
 import errno
 import logging
 import os
+import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
 
 from spadit.contracts import Failure, Usage
-from spadit.errors import SpaditError
+from spadit.errors import InputError, SpaditError
 from spadit.usage import Meter
 
 DISK_TROUBLE = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 MEMORY_TROUBLE = ("can't allocate memory", "annot allocate memory", "failed to map segment")  # of torch, of the system, of its loader
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 OUT_OF_MEMORY = 137  # the exit code of a task killed for memory: the pipeline retries it with more
 
 
@@ -85,3 +88,24 @@ def run(step: str, arguments: argparse.Namespace, work: Callable[[argparse.Names
         failure.to_json(arguments.failure)
         return 0
     return 2
+
+
+def guarded(step: str, main: Callable[[], int]) -> int:
+    """Run an executable's main in a process of its own, for steps that read files of others.
+
+    HDF5's library crashes on some damaged files instead of reporting them. That is the file's fault, so it becomes the slide's
+    failure; as the task's own crash it would be tried again in vain.
+    """
+    if os.environ.get("SPADIT_GUARDED"):
+        return main()
+    code = subprocess.run([sys.executable, *sys.argv], env=os.environ | {"SPADIT_GUARDED": "1"}).returncode
+    if -code not in CRASHES:
+        return code if code >= 0 else 128 - code
+
+    def crash(arguments: argparse.Namespace) -> None:
+        raise InputError(
+            f"Reading the file crashed ({signal.Signals(-code).name}): it is damaged in a way that its library doesn't notice.",
+            "Copy or download it again, or write it anew.",
+        )
+
+    return run(step, parser("", step).parse_known_args()[0], crash)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from steps import Apart
 
 from spadit import contracts, io
 from spadit.benchmark import Folds
@@ -76,11 +77,22 @@ def good(make_slide, folder):
     slide = make_slide(25, 12)
     slide.obs["region"] = ["a", "b", "c", "d", "e"] * 5
     slide.write_h5ad(folder / "good.h5ad")
-    return (folder / "good.h5ad").read_bytes(), slide
+    return (folder / "good.h5ad").read_bytes()
 
 
-def check_damaged(path, slide, session_step):
-    outcome = session_step("read", "--role", "slide", "--input", path, "--output", path.with_name("read.h5ad"))
+@pytest.fixture(scope="session")
+def apart(root, folder, good):
+    apart = Apart(root)
+    outcome = apart(folder, "read", "--role", "slide", "--input", folder / "good.h5ad", "--output", folder / "read.h5ad")
+    outcome.check_fine()
+    yield apart
+    apart.close()
+
+
+def check_damaged(path, apart, folder):
+    outcome = apart(folder, "read", "--role", "slide", "--input", path, "--output", path.with_name("read.h5ad"))
+    if outcome is None:
+        return  # HDF5's own library broke down: test_cli.py has what the executable makes of that
     if outcome.failure is not None:
         outcome.check_refused()
         return
@@ -95,22 +107,22 @@ def check_damaged(path, slide, session_step):
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=80, **QUICK)
 @given(st.integers(0, 2**32), st.integers(1, 30))
-def test_any_flipped_bytes(folder, good, session_step, seed, n):
-    content, rng = bytearray(good[0]), random.Random(seed)
+def test_any_flipped_bytes(folder, good, apart, seed, n):
+    content, rng = bytearray(good), random.Random(seed)
     for _ in range(n):
         content[rng.randrange(8, len(content))] = rng.randrange(256)
     path = folder / "flipped.h5ad"
     path.write_bytes(content)
-    check_damaged(path, good[1], session_step)
+    check_damaged(path, apart, folder)
 
 
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=60, **QUICK)
 @given(st.data())
-def test_any_array_in_any_place(folder, good, session_step, data):
+def test_any_array_in_any_place(folder, good, apart, data):
     """Every array and group of a file, exchanged for something else of any type and shape, or taken away."""
     path = folder / "exchanged.h5ad"
-    path.write_bytes(good[0])
+    path.write_bytes(good)
     with h5py.File(path, "r+") as file:
         names: list[str] = []
         file.visit(names.append)
@@ -128,4 +140,4 @@ def test_any_array_in_any_place(folder, good, session_step, data):
         if kind != "nothing" and data.draw(st.booleans()):
             for key, value in attributes.items():
                 made.attrs[key] = value
-    check_damaged(path, good[1], session_step)
+    check_damaged(path, apart, folder)

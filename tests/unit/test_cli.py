@@ -1,0 +1,57 @@
+"""A step whose process crashes while it reads: what the executable makes of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import os, signal, sys
+from spadit.cli import guarded, parser, run
+
+def main():
+    arguments = parser("", "read").parse_args()
+    return run("read", arguments, lambda _: {work})
+
+if __name__ == "__main__":
+    sys.exit(guarded("read", main))
+"""
+
+
+@pytest.fixture
+def ended(tmp_path, root):
+    def call(work: str, *arguments: str):
+        (tmp_path / "step.py").write_text(SCRIPT.format(work=work))
+        command = [sys.executable, tmp_path / "step.py", "--id", "s1", "--role", "reference", *arguments]
+        return subprocess.run(command, env={"PYTHONPATH": str(root / "bin")}, capture_output=True, text=True)
+
+    return call
+
+
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGBUS", "SIGABRT"])
+def test_a_crash_is_the_files_fault(ended, tmp_path, name):
+    """Exit code 0 with a failure.json: the task's own crash would be tried again in vain."""
+    done = ended(f"os.kill(os.getpid(), signal.{name})", "--failure", str(tmp_path / "failure.json"))
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    failure = json.loads((tmp_path / "failure.json").read_text())
+    assert (failure["id"], failure["role"], failure["step"]) == ("s1", "reference", "read")
+    assert name in failure["reason"] and "again" in failure["remedy"]
+
+
+def test_a_kill_for_memory_stays_one(ended, tmp_path):
+    """137 is tried again with more memory."""
+    done = ended("os.kill(os.getpid(), signal.SIGKILL)", "--failure", str(tmp_path / "failure.json"))
+    assert done.returncode == 137 and not (tmp_path / "failure.json").exists()
+
+
+@pytest.mark.parametrize(("work", "code"), [("None", 0), ("sys.exit(3)", 3), ("open('/does/not/exist')", 1)])
+def test_other_endings_are_passed_on(ended, work, code):
+    assert ended(work).returncode == code
+
+
+def test_without_a_failure_file_it_ends_with_2(ended):
+    done = ended("os.kill(os.getpid(), signal.SIGSEGV)")
+    assert done.returncode == 2 and "damaged" in done.stderr
