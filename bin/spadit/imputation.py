@@ -295,7 +295,8 @@ def impute(
     columns_of |= {name: np.full(len(genes), "", dtype=object) for name in ("reliability_class", "reliability_why")}
     observed = log_normalise(slide[:, genes[:n_measured]].layers["counts"])[0].tocsc()
 
-    skeleton = anndata.AnnData(obs=slide.obs.copy(), var=var[[]], obsm={"spatial": np.asarray(slide.obsm["spatial"])})
+    places = {name: np.asarray(slide.obsm[name]) for name in ("spatial", "spatial_given") if name in slide.obsm}
+    skeleton = anndata.AnnData(obs=slide.obs.copy(), var=var[[]], obsm=places)
     skeleton.uns["spadit"] = {
         "version": __version__,
         "parameters": json.dumps(training.parameters if training else {}, sort_keys=True),

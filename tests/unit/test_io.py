@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from spadit import io
 from spadit.errors import InputError
 from spadit.io.counts import log_base
+from spadit.metrics import neighbours
 
 
 def counts_of(adata):
@@ -277,6 +278,29 @@ def test_batch_becomes_a_column(make_reference, save):
     assert set(io.read(path, "reference", batch="cell_type").obs["batch"]) == {"type0", "type1", "type2", "type3"}
     with pytest.raises(InputError, match="no column 'cel_type'.*Did you mean 'cell_type'"):
         io.read(path, "reference", batch="cel_type")
+
+
+@pytest.mark.parametrize("n", [2, 3, 7])
+def test_sections_upon_one_another_are_laid_side_by_side(make_slide, save, n):
+    """Each is moved as a whole; afterwards no spot's nearest neighbours are of another section."""
+    slide = make_slide(40 * n)
+    slide.obs["section"] = [f"s{i % n}" for i in range(slide.n_obs)]
+    read = read_slide(save(slide), batch="section")
+    assert np.array_equal(read.obsm["spatial_given"], slide.obsm["spatial"])
+    for name in read.obs["batch"].cat.categories:
+        moved = (read.obsm["spatial"] - read.obsm["spatial_given"])[read.obs["batch"] == name]
+        assert np.allclose(moved, moved[0])
+    graph = neighbours(read.obsm["spatial"], 8).tocoo()
+    assert (read.obs["batch"].to_numpy()[graph.row] == read.obs["batch"].to_numpy()[graph.col]).all()
+    assert any(f"{n} sections" in warning for warning in io.warnings_of(read))
+
+
+def test_sections_that_lie_apart_stay_where_they_are(make_slide, save):
+    slide = make_slide(60)
+    slide.obs["section"] = np.where(slide.obsm["spatial"][:, 0] < 5, "left", "right")
+    read = read_slide(save(slide), batch="section")
+    assert np.array_equal(read.obsm["spatial"], slide.obsm["spatial"]) and "spatial_given" not in read.obsm
+    assert set(read.obs["batch"]) == {"left", "right"}
 
 
 def test_a_batch_column_may_be_missing_in_a_slide(make_slide, save):

@@ -15,9 +15,14 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata.utils import make_index_unique
+from scipy.spatial import cKDTree
 
 from spadit.errors import InputError
 
+NEIGHBOURS = 8
+"""Nearest spots that any step looks at."""
+MOST_SECTIONS = 1000
+"""Of a slide: a column with more values doesn't name sections."""
 log = logging.getLogger(__name__)
 
 RAW_COUNTS = "Give raw counts; scaled, centred or imputed values can't be used."
@@ -248,12 +253,41 @@ def name_batch(adata: ad.AnnData, batch: str, role: str, path: Path, warnings: l
     """Put the column that names batches into ``obs['batch']``. It must be there in a reference; in a slide it may be missing."""
     if batch in adata.obs:
         adata.obs["batch"] = adata.obs[batch].astype(str).astype("category")
+        if "spatial" in adata.obsm:
+            lay_sections_apart(adata, warnings)
         return
     if role == "slide":  # the sheet names one column for slide and reference; the reference is where batches matter
         return
     near = difflib.get_close_matches(batch, list(adata.obs), n=1, cutoff=0.5)
     hint = f"Did you mean '{near[0]}'?" if near else f"Its columns are: {', '.join(adata.obs) or 'none'}."
     raise InputError(f"{path.name}: obs has no column '{batch}' to take batches from.", hint)
+
+
+def lay_sections_apart(adata: ad.AnnData, warnings: list[str]) -> None:
+    """Move the sections of a slide (``obs['batch']``) side by side when they lie upon one another, as each is measured from its own origin.
+
+    A spot's neighbours are then of its own section, on maps and in the model. The places as they were given are kept in
+    ``obsm['spatial_given']``.
+    """
+    if len(adata.obs["batch"].cat.categories) > MOST_SECTIONS:
+        return
+    given = adata.obsm["spatial"]
+    sections = [np.flatnonzero(adata.obs["batch"] == name) for name in adata.obs["batch"].cat.categories]
+    low, high = (np.array([edge(given[rows], axis=0) for rows in sections]) for edge in (np.min, np.max))
+    upon = (low[:, None] <= high[None]).all(2) & (low[None] <= high[:, None]).all(2)
+    if upon.sum() == len(sections):  # each upon itself alone
+        return
+    farthest = max(cKDTree(given[rows]).query(given[rows], min(NEIGHBOURS + 1, len(rows)))[0].max() for rows in sections)
+    extent = (high - low).max(axis=0)
+    step = extent + max(0.2 * extent.max(), 1.1 * farthest)
+    columns = math.ceil(math.sqrt(len(sections)))
+    places = given.copy()
+    for i, rows in enumerate(sections):
+        places[rows] += np.array([i % columns, i // columns]) * step - low[i]
+    adata.obsm["spatial_given"], adata.obsm["spatial"] = given, places
+    warnings.append(
+        f"{len(sections)} sections lay upon one another, so they were put side by side; obsm['spatial_given'] has the input's places."
+    )
 
 
 def writable(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,7 @@ process TRAIN {
     tag "${meta.id}"
     label 'process_networks'
     label 'process_gpu'
-    memory { "${Math.max(24, Math.ceil(needs.train_gib as double) as int) * task.attempt} GB" }
+    memory { "${Math.max(8, Math.ceil(needs.train_gib as double) as int) * task.attempt} GB" }
     time { "${Math.max(480, Math.ceil(needs.train_minutes as double) as int) * task.attempt} min" }
     publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: '*.{model,csv,json}', saveAs: { name -> name.endsWith('.model') ? 'model' : "facts/${name}" }
 
