@@ -195,6 +195,17 @@ def test_order_of_genes_spots_and_cells_does_not_matter(pair, visible, model, fi
     assert_close(imputed[visible.obs_names], model.impute(split.test, draws=1))
 
 
+def test_the_unit_of_the_coordinates_does_not_matter(pair, visible, model, fit):
+    """Pixels, positions of a chip or micrometres from any origin: only who lies near whom is used, and the place within the slide."""
+    other = visible.copy()
+    other.obsm["spatial"] = visible.obsm["spatial"] / 0.2125 + 5000.0
+    again = fit(other)
+    for name, part in networks(again).items():
+        assert torch.allclose(part, networks(model)[name], atol=1e-4)
+    again.blend = dict(BLEND)
+    assert_close(again.impute(pair[2].test, draws=1), model.impute(pair[2].test, draws=1))
+
+
 def test_genes_of_the_slide_that_the_reference_lacks_do_not_matter(pair, visible, model, fit):
     _, reference, split = pair
     less = reference[:, [gene for gene in reference.var_names if gene not in visible.var_names[:3]]].copy()
