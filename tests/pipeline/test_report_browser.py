@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import browser as browser_tools
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from report_facts import benchmark_files, inputs, slide_facts, write_slide
 
 from spadit.contracts import Benchmark
@@ -203,6 +205,43 @@ def test_explorer_as_a_reader_uses_it(hostile, tmp_path):
         assert page.js("document.body.dataset.evil") is None and page.js("document.querySelectorAll('main img[src=x]').length") == 0
         assert page.js("document.title").startswith("</script><script>")
         assert (page.errors, page.requests) == ([], [])
+
+
+LOOKS = {"laptop": {}, "dark": {"dark": True}, "a4": {"width": 794, "media": "print"}}
+PICTURES = Path(__file__).parent / "pictures"
+
+
+def small_picture(page, folder: Path, **look) -> Image.Image:
+    """The page in grey, an eighth as wide and high: layout and pictures, but no letters, which depend on the machine's fonts."""
+    page.picture(folder / "page.png", **look)
+    with Image.open(folder / "page.png") as picture:
+        return picture.convert("L").reduce(8)
+
+
+def unlike(a: Image.Image, b: Image.Image) -> float:
+    """Share of the picture that differs by more than a sixth of black to white, once both are as high as the first."""
+    difference = np.abs(np.asarray(a, float) - np.asarray(b.resize(a.size), float))
+    return float((difference > 256 / 6).mean())
+
+
+@pytest.mark.slow  # another machine's fonts move everything
+@pytest.mark.parametrize("name", LOOKS)
+def test_the_page_looks_as_it_did(made, tmp_path, name):
+    """Compared with the stored picture; SPADIT_NEW_PICTURES=1 stores new ones, to be looked at before they are committed."""
+    with browser_tools.Page(tmp_path) as page:
+        page.open((made / "good.report.html").as_uri())
+        page.wait("document.getElementById('explorer').dataset.gene !== undefined", 30)
+        now = small_picture(page, tmp_path, **LOOKS[name])
+        page.js("document.getElementById('gene-maps').style.visibility = 'hidden'")
+        without_maps = small_picture(page, tmp_path, **LOOKS[name])
+    if os.environ.get("SPADIT_NEW_PICTURES"):
+        PICTURES.mkdir(exist_ok=True)
+        now.save(PICTURES / f"{name}.png", optimize=True)
+    with Image.open(PICTURES / f"{name}.png") as stored:
+        assert abs(stored.height / now.height - 1) < 0.05
+        difference = unlike(stored, now)
+        assert difference < 0.02, f"{difference:.1%} of the page looks different"
+        assert unlike(now, without_maps) > 2 * difference  # maps that were not drawn would have been seen
 
 
 def test_page_is_well_formed_and_can_be_used_without_a_mouse(hostile):
