@@ -3,7 +3,7 @@
 
     python benchmarks/reproducibility.py RESULTS_1 RESULTS_2 [--all] [--tolerance 1e-5]
 
-Times that a file reports (seconds, minutes) are left out of the comparison; what then is equal is called 'equal but for times'. Numbers of
+Time and memory that a file reports are left out of the comparison; what then is equal is called 'equal but for time and memory'. Numbers of
 tables, JSON, h5ad and safetensors files are compared one by one. The exit code is 1 when something differs by more than the tolerance
 (relative or absolute, whichever is met), or a file is in one folder only.
 """
@@ -25,12 +25,12 @@ import numpy as np
 from safetensors.numpy import load_file
 
 FOLDERS = ("slides", "references", "benchmark", "multiqc")
-TIMES = re.compile(r"(^|_)(seconds|minutes)(_|$)|^curve_seconds$|^weights_sha256$")  # a checksum of numbers that are compared themselves
-DURATION = re.compile(r"\b\d[\d,.]*\s?(s|min|h|ms)\b(\s\d+\s?(s|min)\b)?")
+TIMES = re.compile(r"(^|_)(seconds|minutes)(_|$)|peak_gib$|^curve_seconds$|^weights_sha256$")  # a checksum of numbers that are compared themselves
+DURATION = re.compile(r"\b\d[\d,.]*\s?(s|min|h|ms|GiB)\b(\s\d+\s?(s|min)\b)?")
 NOT_COMPARED = re.compile(r"multiqc_report(\.html|_data/)")  # hold date, paths and times throughout; what they show is in slides.csv
 
 IDENTICAL, BUT_TIMES, WITHIN, DIFFERENT, ONE_ONLY, SKIPPED = (
-    "identical", "equal but for times", "numbers within", "different", "in one folder only", "not compared",
+    "identical", "equal but for time and memory", "numbers within", "different", "in one folder only", "not compared",
 )  # fmt: skip
 
 
