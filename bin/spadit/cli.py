@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from spadit.contracts import Failure, Usage
 from spadit.errors import InputError, SpaditError
+from spadit.files import remove_unfinished
 from spadit.usage import Meter
 
 DISK_TROUBLE = ("No space left on device", "Disk quota exceeded", "Read-only file system")
@@ -91,21 +92,30 @@ def run(step: str, arguments: argparse.Namespace, work: Callable[[argparse.Names
 
 
 def guarded(step: str, main: Callable[[], int]) -> int:
-    """Run an executable's main in a process of its own, for steps that read files of others.
+    """Run an executable's main in a process of its own, for steps that read files of others and write to ``--output``.
 
     HDF5's library crashes on some damaged files instead of reporting them. That is the file's fault, so it becomes the slide's
-    failure; as the task's own crash it would be tried again in vain.
+    failure; as the task's own crash it would be tried again in vain. It crashes on a full disk, too: when it had begun to write, the
+    pipeline tries again.
     """
     if os.environ.get("SPADIT_GUARDED"):
-        return main()
+        code = main()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # at once: after a failed write the library would crash while it tidies up
     code = subprocess.run([sys.executable, *sys.argv], env=os.environ | {"SPADIT_GUARDED": "1"}).returncode
     if -code not in CRASHES:
         return code if code >= 0 else 128 - code
 
+    p = parser("", step)
+    p.add_argument("--output", required=True)
+
     def crash(arguments: argparse.Namespace) -> None:
+        if remove_unfinished(arguments.output):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise InputError(
             f"Reading the file crashed ({signal.Signals(-code).name}): it is damaged in a way that its library doesn't notice.",
             "Copy or download it again, or write it anew.",
         )
 
-    return run(step, parser("", step).parse_known_args()[0], crash)
+    return run(step, p.parse_known_args()[0], crash)

@@ -41,6 +41,15 @@ def finished(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_unfinished(path: str | Path) -> bool:
+    """Remove what a process that crashed within :func:`finished` left beside ``path``; says whether there was something."""
+    path = Path(path)
+    left = [folder for folder in path.parent.iterdir() if folder.name.startswith(f".{path.name}.")] if path.parent.is_dir() else []
+    for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)
+    return bool(left)
+
+
 def to_disk(path: Path, below: bool = True) -> None:
     """Have the system write a file, or a folder and all ``below`` it, to the disk now (fsync)."""
     for part in (path, *path.rglob("*")) if below and path.is_dir() else (path,):

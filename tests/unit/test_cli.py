@@ -11,9 +11,12 @@ import pytest
 SCRIPT = """
 import os, signal, sys
 from spadit.cli import guarded, parser, run
+from spadit.files import finished
 
 def main():
-    arguments = parser("", "read").parse_args()
+    p = parser("", "read")
+    p.add_argument("--output")
+    arguments = p.parse_args()
     return run("read", arguments, lambda _: {work})
 
 if __name__ == "__main__":
@@ -25,7 +28,7 @@ if __name__ == "__main__":
 def ended(tmp_path, root):
     def call(work: str, *arguments: str):
         (tmp_path / "step.py").write_text(SCRIPT.format(work=work))
-        command = [sys.executable, tmp_path / "step.py", "--id", "s1", "--role", "reference", *arguments]
+        command = [sys.executable, tmp_path / "step.py", "--id", "s1", "--role", "reference", "--output", tmp_path / "o.h5ad", *arguments]
         return subprocess.run(command, env={"PYTHONPATH": str(root / "bin")}, capture_output=True, text=True)
 
     return call
@@ -39,6 +42,14 @@ def test_a_crash_is_the_files_fault(ended, tmp_path, name):
     failure = json.loads((tmp_path / "failure.json").read_text())
     assert (failure["id"], failure["role"], failure["step"]) == ("s1", "reference", "read")
     assert name in failure["reason"] and "again" in failure["remedy"]
+
+
+def test_a_crash_while_writing_is_the_disks(ended, tmp_path):
+    """HDF5's library crashes when the disk is full: worth another try, and the half file is removed."""
+    work = f"[f := finished('{tmp_path}/o.h5ad'), f.__enter__().write_text('half'), os.kill(os.getpid(), signal.SIGSEGV)]"
+    done = ended(work, "--failure", str(tmp_path / "failure.json"))
+    assert done.returncode == 1 and "could not write: No space left on device" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["step.py"]
 
 
 def test_a_kill_for_memory_stays_one(ended, tmp_path):
