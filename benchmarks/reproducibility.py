@@ -25,11 +25,12 @@ import numpy as np
 from safetensors.numpy import load_file
 
 FOLDERS = ("slides", "references", "benchmark", "multiqc")
-TIMES = re.compile(r"(^|_)(seconds|minutes)(_|$)|peak_gib$|^curve_seconds$|^weights_sha256$")  # a checksum of numbers that are compared themselves
-DURATION = re.compile(r"\b\d[\d,.]*\s?(s|min|h|ms|GiB)\b(\s\d+\s?(s|min)\b)?")
+# weights_sha256: a checksum of numbers that are compared themselves
+MEASURED = re.compile(r"(^|_)(seconds|minutes)(_|$)|peak_gib$|^curve_seconds$|^weights_sha256$")
+AMOUNT = re.compile(r"\b\d[\d,.]*\s?(s|min|h|ms|GiB)\b(\s\d+\s?(s|min)\b)?")
 NOT_COMPARED = re.compile(r"multiqc_report(\.html|_data/)")  # hold date, paths and times throughout; what they show is in slides.csv
 
-IDENTICAL, BUT_TIMES, WITHIN, DIFFERENT, ONE_ONLY, SKIPPED = (
+IDENTICAL, BUT_MEASURED, WITHIN, DIFFERENT, ONE_ONLY, SKIPPED = (
     "identical", "equal but for time and memory", "numbers within", "different", "in one folder only", "not compared",
 )  # fmt: skip
 
@@ -77,7 +78,7 @@ def compare_files(name: str, a: Path, b: Path) -> Row:
                 largest, where = found, place
     except Different as error:
         return Row(name, DIFFERENT, math.inf, str(error))
-    return Row(name, WITHIN if largest else BUT_TIMES, largest, where)
+    return Row(name, WITHIN if largest else BUT_MEASURED, largest, where)
 
 
 def distance(x: np.ndarray, y: np.ndarray) -> float:
@@ -115,7 +116,7 @@ def differences(a: Path, b: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]
         with h5py.File(a) as one, h5py.File(b) as two:
             yield from of_groups(one, two)
     elif kind in (".html", ".txt", ".yml"):
-        texts = [DURATION.sub("<time>", path.read_text(encoding="utf-8")) for path in (a, b)]
+        texts = [AMOUNT.sub("<measured>", path.read_text(encoding="utf-8")) for path in (a, b)]
         if texts[0] != texts[1]:
             raise Different("text")
     else:
@@ -132,7 +133,7 @@ def number(text: str) -> float | str:
 
 def of_values(place: str, x, y) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """The numbers of two JSON values of the same structure."""
-    if TIMES.search(place.rpartition(".")[2]):
+    if MEASURED.search(place.rpartition(".")[2]):
         return
     numbers = (int, float)
     if isinstance(x, dict) and isinstance(y, dict) and list(x) == list(y):

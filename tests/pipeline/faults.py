@@ -97,5 +97,5 @@ def assert_equal_results(one: Path, two: Path) -> None:
     module = reproducibility()
     rows = module.compare(one, two)
     assert rows
-    different = [row for row in rows if row.verdict not in (module.IDENTICAL, module.BUT_TIMES, module.SKIPPED)]
+    different = [row for row in rows if row.verdict not in (module.IDENTICAL, module.BUT_MEASURED, module.SKIPPED)]
     assert not different, textwrap.indent("\n".join(map(str, different)), "  ")

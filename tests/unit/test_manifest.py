@@ -172,7 +172,7 @@ def test_equal_folders_are_identical_or_equal_but_for_times(reproducibility, tmp
     assert len(found) == 4 and {verdict for verdict, _ in found.values()} == {reproducibility.IDENTICAL}
     found = verdicts(reproducibility, one, results(tmp_path / "3", seconds=75.0))
     assert found.pop("a.imputed.h5ad")[0] == reproducibility.IDENTICAL
-    assert {verdict for verdict, _ in found.values()} == {reproducibility.BUT_TIMES}
+    assert {verdict for verdict, _ in found.values()} == {reproducibility.BUT_MEASURED}
 
 
 def test_numbers_are_compared_one_by_one(reproducibility, tmp_path):

@@ -136,11 +136,13 @@ def refused(path, **more) -> str:
 )
 def test_spatialdata(tmp_path, version, codec, dense):
     path = Store(version, codec).spatialdata(tmp_path / "s.zarr", dense=dense)
-    slide = io.read(path, "slide", batch="region")
+    slide = io.read(path, "slide")
     same(slide, barcodes(), places())
     assert slide.uns["spadit"]["platform"] == "spatialdata" and io.warnings_of(slide) == []
     assert list(slide.obs["region"]) == ["cortex", "hülle"] * (N // 2) and list(slide.obs["area"]) == list(np.arange(N) + 0.5)
     same(io.read(path / "tables/table", "slide"), barcodes(), places())  # AnnData as zarr
+    sections = io.read(path, "slide", batch="region")
+    assert list(sections.obs["batch"]) == list(slide.obs["region"]) and np.array_equal(sections.obsm["spatial_given"], places())
     (path / "images/ignored").write_text("x")
     assert io.read(path, "slide").uns["spadit"]["sha256"] == slide.uns["spadit"]["sha256"]
 
