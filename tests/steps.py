@@ -37,8 +37,10 @@ def time_limit(seconds: int = LIMIT):
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, max(1e-3, left - (time.monotonic() - begun)) if left else 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(1e-3, left - (time.monotonic() - begun)))
 
 
 @dataclasses.dataclass
@@ -111,6 +113,7 @@ class Apart:
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
+        assert answer != "raised", f"{step} {arguments} raised an exception or took longer than {LIMIT} s"
         return Outcome(**answer) if answer else None
 
     def close(self) -> None:
@@ -134,9 +137,9 @@ def _serve() -> None:
             ended = os.waitpid(child, os.WNOHANG)
         if ended == (0, 0):
             os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-        if ended != (child, 0):
-            print("null", flush=True)
+            ended = os.waitpid(child, 0)
+        if ended[1]:
+            print("null" if os.WIFSIGNALED(ended[1]) else '"raised"', flush=True)
 
 
 if __name__ == "__main__":
