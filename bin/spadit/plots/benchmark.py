@@ -516,7 +516,7 @@ def robustness_curves(table: pd.DataFrame) -> Figure:
             (lines[m],) = ax.plot(line["rate"], line[column], marker=MARKERS[kind], label=label(m), **drawn)
         rates = sorted(scores["rate"].unique())
         ax.set(xlabel="share of the slide's counts taken away", ylabel=name, xticks=rates)
-        ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]), top=max(0.1, ax.get_ylim()[1]))
+        ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]), top=max(0.1, 1.06 * ax.dataLim.y1))
         ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}".replace("%", " %"))
         ax.grid(color=GRID, linewidth=0.6)
         ax.set_axisbelow(True)
