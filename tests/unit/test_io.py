@@ -11,8 +11,9 @@ import pytest
 import scipy.sparse as sp
 
 from spadit import io
+from spadit.coarse import N_SMOOTH
 from spadit.errors import InputError
-from spadit.io.counts import log_base
+from spadit.io.counts import NEIGHBOURS, log_base
 from spadit.metrics import neighbours
 
 
@@ -290,7 +291,8 @@ def test_sections_upon_one_another_are_laid_side_by_side(make_slide, save, n):
     for name in read.obs["batch"].cat.categories:
         moved = (read.obsm["spatial"] - read.obsm["spatial_given"])[read.obs["batch"] == name]
         assert np.allclose(moved, moved[0])
-    graph = neighbours(read.obsm["spatial"], 8).tocoo()
+    graph = neighbours(read.obsm["spatial"], NEIGHBOURS).tocoo()
+    assert NEIGHBOURS == 8 == N_SMOOTH  # what the coarse condition looks at; more than anything else does
     assert (read.obs["batch"].to_numpy()[graph.row] == read.obs["batch"].to_numpy()[graph.col]).all()
     assert any(f"{n} sections" in warning for warning in io.warnings_of(read))
 

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata.utils import make_index_unique
-from scipy.spatial import cKDTree
 
 from spadit.errors import InputError
 
@@ -269,10 +268,12 @@ def lay_sections_apart(adata: ad.AnnData, warnings: list[str]) -> None:
     A spot's neighbours are then of its own section, on maps and in the model. The places as they were given are kept in
     ``obsm['spatial_given']``.
     """
-    if len(adata.obs["batch"].cat.categories) > MOST_SECTIONS:
+    from scipy.spatial import cKDTree
+
+    sections = list(adata.obs.groupby("batch", observed=True).indices.values())
+    if len(sections) > MOST_SECTIONS:
         return
     given = adata.obsm["spatial"]
-    sections = [np.flatnonzero(adata.obs["batch"] == name) for name in adata.obs["batch"].cat.categories]
     low, high = (np.array([edge(given[rows], axis=0) for rows in sections]) for edge in (np.min, np.max))
     upon = (low[:, None] <= high[None]).all(2) & (low[None] <= high[:, None]).all(2)
     if upon.sum() == len(sections):  # each upon itself alone
