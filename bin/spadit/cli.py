@@ -11,6 +11,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 from spadit.contracts import Failure, Usage
 from spadit.errors import InputError, SpaditError
@@ -91,30 +92,60 @@ def run(step: str, arguments: argparse.Namespace, work: Callable[[argparse.Names
     return 2
 
 
+STANDS_STILL = 1200.0
+"""Seconds a process may compute without a byte read or written before it is taken to come to no end."""
+
+
+def wait(process: subprocess.Popen, every: float = 2.0) -> bool:
+    """Wait for a process; True when it was ended because it stood still. One that waits for a slow disk does not compute, so it may."""
+    done, seconds, since = None, 0.0, 0.0
+    while True:
+        try:
+            process.wait(every)
+            return False
+        except subprocess.TimeoutExpired:
+            pass
+        try:
+            facts = Path(f"/proc/{process.pid}/io").read_text(encoding="ascii").split()
+            times = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13]
+        except OSError:  # it has just ended, or this system has no /proc
+            continue
+        seconds = sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+        if (now := (facts[1], facts[3])) != done:  # rchar, wchar
+            done, since = now, seconds
+        elif seconds - since > STANDS_STILL:
+            process.kill()
+            process.wait()
+            return True
+
+
 def guarded(step: str, main: Callable[[], int]) -> int:
     """Run an executable's main in a process of its own, for steps that read files of others and write to ``--output``.
 
-    HDF5's library crashes on some damaged files instead of reporting them. That is the file's fault, so it becomes the slide's
-    failure; as the task's own crash it would be tried again in vain. It crashes on a full disk, too: when it had begun to write, the
-    pipeline tries again.
+    HDF5's library crashes on some damaged files instead of reporting them, and computes for ever on others. That is the file's fault, so
+    it becomes the slide's failure; as the task's own crash it would be tried again in vain. It crashes on a full disk, too: when it had
+    begun to write, the pipeline tries again.
     """
     if os.environ.get("SPADIT_GUARDED"):
         code = main()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # at once: after a failed write the library would crash while it tidies up
-    code = subprocess.run([sys.executable, *sys.argv], env=os.environ | {"SPADIT_GUARDED": "1"}).returncode
-    if -code not in CRASHES:
+    process = subprocess.Popen([sys.executable, *sys.argv], env=os.environ | {"SPADIT_GUARDED": "1"})
+    stood_still = wait(process)
+    code = process.returncode
+    if -code not in CRASHES and not stood_still:
         return code if code >= 0 else 128 - code
 
     p = parser("", step)
     p.add_argument("--output", required=True)
 
     def crash(arguments: argparse.Namespace) -> None:
-        if remove_unfinished(arguments.output):
+        if remove_unfinished(arguments.output) and not stood_still:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        happened = "came to no end" if stood_still else f"crashed ({signal.Signals(-code).name})"
         raise InputError(
-            f"Reading the file crashed ({signal.Signals(-code).name}): it is damaged in a way that its library doesn't notice.",
+            f"Reading the file {happened}: it is damaged in a way that its library doesn't notice.",
             "Copy or download it again, or write it anew.",
         )
 

@@ -10,6 +10,7 @@ import pytest
 
 SCRIPT = """
 import os, signal, sys
+import spadit.cli
 from spadit.cli import guarded, parser, run
 from spadit.files import finished
 
@@ -20,14 +21,15 @@ def main():
     return run("read", arguments, lambda _: {work})
 
 if __name__ == "__main__":
+    spadit.cli.STANDS_STILL = {still}
     sys.exit(guarded("read", main))
 """
 
 
 @pytest.fixture
 def ended(tmp_path, root):
-    def call(work: str, *arguments: str):
-        (tmp_path / "step.py").write_text(SCRIPT.format(work=work))
+    def call(work: str, *arguments: str, still: float = 1200):
+        (tmp_path / "step.py").write_text(SCRIPT.format(work=work, still=still))
         command = [sys.executable, tmp_path / "step.py", "--id", "s1", "--role", "reference", "--output", tmp_path / "o.h5ad", *arguments]
         return subprocess.run(command, env={"PYTHONPATH": str(root / "bin")}, capture_output=True, text=True)
 
@@ -66,3 +68,16 @@ def test_other_endings_are_passed_on(ended, work, code):
 def test_without_a_failure_file_it_ends_with_2(ended):
     done = ended("os.kill(os.getpid(), signal.SIGSEGV)")
     assert done.returncode == 2 and "damaged" in done.stderr
+
+
+def test_a_reading_that_comes_to_no_end_is_the_files_fault(ended, tmp_path):
+    work = "all(iter(lambda: 1, 0))"
+    done = ended(work, "--failure", str(tmp_path / "failure.json"), still=1.0)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert "came to no end" in json.loads((tmp_path / "failure.json").read_text())["reason"]
+
+
+def test_waiting_is_no_standing_still(ended, tmp_path):
+    """A slow disk, a slow network: nothing is computed meanwhile."""
+    done = ended("__import__('time').sleep(5)", "--failure", str(tmp_path / "failure.json"), still=1.0)
+    assert done.returncode == 0 and not (tmp_path / "failure.json").exists()
