@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from faults import SMALL, assert_equal_results, shims, slides
@@ -98,6 +99,53 @@ def test_tasks_and_nextflow_killed_then_resumed_give_the_undisturbed_results(und
     assert failed["status"] == "failed" and "137 is out of memory" in failed["remedy"]
     assert len((tmp_path / "shims/spadit_evaluate.py c.calls").read_text().splitlines()) >= 3  # tried three times
     assert tasks(tmp_path / "out", "CACHED")["TRAIN"]  # what was done before the kill wasn't done again
+
+
+def test_a_clock_that_jumps_changes_nothing(undisturbed, tmp_path, make_slide, make_reference):
+    """Two days back as a training begins, three forward while imputing (libfaketime under Nextflow and all tasks); then -resume with
+    the right time. The times of files stay the kernel's."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        pytest.skip("needs libfaketime")
+    slides(tmp_path, ["a"], make_slide, make_reference)
+    for file in undisturbed.parent.glob("data/*"):
+        shutil.copy(file, tmp_path / "data")
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    faked = {
+        "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
+    }  # fmt: skip
+    path = on_path(tmp_path, shims(tmp_path / "shims", {}))
+    arguments = ["run", str(ROOT), "--input", str(tmp_path / "data/sheet.csv"), "--outdir", "out", *map(str, SMALL)]
+    with open(tmp_path / "first.log", "w") as log:
+        run = subprocess.Popen(
+            [*command(), *arguments],
+            cwd=tmp_path,
+            env=environment(tmp_path, **path, **faked),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        for step, jump in (("spadit_train.py a", "-2d"), ("spadit_impute.py a", "+3d")):
+            wait_for(tmp_path / f"shims/{step}.calls", run)
+            clock.write_text(jump)
+        assert run.wait(300) == 0, (tmp_path / "first.log").read_text()
+    finally:
+        kill_all(run, tmp_path)
+    started = [
+        float((tmp_path / f"shims/{step}.calls").read_text())
+        for step in ("spadit_train.py a", "spadit_impute.py a", "spadit_evaluate.py a")
+    ]
+    assert started[1] < started[0] - 86400 and started[2] > started[0] + 86400  # the clock did jump
+    assert_equal_results(undisturbed / "slides/a", tmp_path / "out/slides/a")
+    assert verify(tmp_path / "out") == AS_IT_WAS
+
+    again = nextflow(*arguments, "-resume", cwd=tmp_path, timeout=300, **path)
+    assert again.returncode == 0, again.stdout
+    assert tasks(tmp_path / "out", "CACHED")["TRAIN"] and tasks(tmp_path / "out", "CACHED")["IMPUTE"]
+    assert_equal_results(undisturbed / "slides/a", tmp_path / "out/slides/a")
 
 
 def wait_for(path, process, seconds: float = 240) -> None:
