@@ -140,9 +140,11 @@ def test_a_clock_that_jumps_changes_nothing(undisturbed, tmp_path, make_slide, m
         assert run.wait(300) == 0, (tmp_path / "first.log").read_text()
     finally:
         kill_all(run, tmp_path)
-    submitted = {row["process"]: row["submit"] for row in trace(tmp_path / "out")}
+    submitted: dict[str, str] = {}
+    for row in trace(tmp_path / "out"):  # an IMPUTE that seems to run for three days is tried again
+        submitted.setdefault(row["process"], row["submit"])
     assert submitted["IMPUTE"] < submitted["TRAIN"] < submitted["EVALUATE"]  # the clock did jump: a run takes no day
-    assert submitted["EVALUATE"][:10] > submitted["TRAIN"][:10]
+    assert submitted["TRAIN"][:10] < submitted["EVALUATE"][:10]
     assert_equal_results(undisturbed / "slides/a", tmp_path / "out/slides/a")
     assert verify(tmp_path / "out") == AS_IT_WAS
 
