@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tables for the docs from what a run with --benchmark left: accuracy, and time and memory, method × slide.
 
-    ./spadit run --input samplesheet.csv --outdir results --benchmark --benchmark_spots 1500 --benchmark_cells 2000
+    ./spadit run --input samplesheet.csv --outdir results --benchmark --benchmark_spots 3000 --benchmark_cells 2000
     python benchmarks/methods.py results/benchmark
 
 The first command hides every shared gene once (5 folds, seed 0) from every method of the registry; the second only prints.
