@@ -67,8 +67,8 @@ def usage_sections(used: Sequence[Usage], samples: Sequence[str]) -> list[dict]:
             "spadit_usage_chapter",
             "By step",
             f"What tasks themselves measured: wall time and the largest resident memory of each with its child processes (what they "
-            f"share counts for each). All tasks together: {words.duration(total)}.{said} Attempts that were killed are not in "
-            "it; they are in <code>pipeline_info/execution_trace</code>.",
+            f"share counts for each). Together: {words.duration(total)}.{said} Attempts that were killed are not in it; they are "
+            "in <code>pipeline_info/execution_trace</code>. Nor are the methods of a benchmark; their times are in its ranking.",
             "html",
             html_table(["Step", "Tasks", "Time, median", "Time, longest", "Memory, median", "Memory, largest", "CPUs"], rows, widths),
         )
