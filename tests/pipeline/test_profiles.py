@@ -63,7 +63,7 @@ SITES = {
         "process.container": "'/shared/images/spadit-core.sif'",
         "process.'withName:RUN_PEER'.container": "'/shared/images/spadit-peers.sif'",
     },
-    "apptainer": {"process.container": "'/shared/images/spadit-core.sif'", "apptainer.runOptions": "'--no-home'"},
+    "apptainer": {"process.container": "'/shared/images/spadit-core.sif'", "apptainer.cacheDir": "'/shared/images'"},
     "charliecloud": {"charliecloud.cacheDir": "'/shared/images/charliecloud'"},
     "shifter": {"process.container": "'docker:registry.example.org/lab/spadit/core:0.1.0'"},
     "conda": {"conda.cacheDir": "'/shared/conda'", "conda.useMicromamba": "true"},
