@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -26,6 +27,11 @@ def command() -> list[str]:
     if shutil.which("nextflow"):
         return ["nextflow"]
     pytest.skip("needs Nextflow: put it on PATH or name it in the environment variable NXF")
+
+
+def site_config(page: str) -> str:
+    """The configuration that a page of docs/running shows as an example."""
+    return re.search(r"```groovy\n(.*?)```", (ROOT / f"docs/running/{page}.md").read_text(encoding="utf-8"), re.S)[1]
 
 
 def environment(folder: Path, **extra: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The project's image, built here from nothing, and the pipeline in it with podman, docker's command line and charliecloud."""
+"""The project's image, built here from nothing, and the pipeline in it with podman, docker's command line, charliecloud and Apptainer."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from image_checks import check_bill_of_materials
+from nf import site_config
 from packaging.markers import Marker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +93,30 @@ def check_results(folder: Path) -> None:
     assert (folder / "results" / "multiqc" / "multiqc_report.html").stat().st_size > 1e6
 
 
+@pytest.fixture(scope="session")
+def plain(environment, tmp_path_factory) -> Path:
+    """The osmFISH slide, run with the programs of this machine."""
+    folder = tmp_path_factory.mktemp("plain")
+    demo = ROOT / "assets/demo"
+    row = f"osmfish_cortex,{demo}/osmfish_cortex/st.h5ad,{demo}/osmfish_cortex/sc.h5ad,mouse"
+    (folder / "sheet.csv").write_text(f"sample,st,sc,species\n{row}\n", encoding="utf-8")
+    run_pipeline(folder, environment, "test", "--input", "sheet.csv")
+    return folder
+
+
+def check_same_numbers(folder: Path, plain: Path) -> None:
+    """The osmFISH slide is the same to 1e-4, if not to the bit, as without a container."""
+    inside, outside = (run / "results/slides/osmfish_cortex" for run in (folder, plain))
+    first, second = (ad.read_h5ad(results / "osmfish_cortex.imputed.h5ad") for results in (inside, outside))
+    assert first.obs_names.equals(second.obs_names) and first.var_names.equals(second.var_names)
+    assert np.ptp(first.X) > 1
+    np.testing.assert_allclose(first.X, second.X, rtol=0, atol=1e-4)
+    tables = [
+        pd.read_csv(results / "osmfish_cortex.metrics.csv").set_index(["method", "gene"]).sort_index() for results in (inside, outside)
+    ]
+    pd.testing.assert_frame_equal(*tables, rtol=0, atol=1e-4)
+
+
 def test_image_holds_what_is_locked_and_nothing_of_this_machine(image, environment):
     def inside(command: str) -> str:
         return checked(["podman", "run", "--rm", image, "sh", "-c", command], env=environment).strip()
@@ -141,24 +166,11 @@ def test_peers_image_adds_what_is_locked(image, environment, lists):
     assert checked(["podman", "run", "--rm", peers, "sh", "-c", "id -u; pip config list"], env=environment).strip() == "1000"
 
 
-def test_podman(image, environment, tmp_path):
+def test_podman(image, environment, plain, tmp_path):
     run_pipeline(tmp_path, environment, "test,podman")
     assert all("podman run" in script and image in script for script in task_scripts(tmp_path))
     check_results(tmp_path)
-
-    # the osmFISH slide once more, with the programs of this machine: the same to 1e-4, if not to the bit
-    demo = ROOT / "assets/demo"
-    row = f"osmfish_cortex,{demo}/osmfish_cortex/st.h5ad,{demo}/osmfish_cortex/sc.h5ad,mouse"
-    (tmp_path / "plain").mkdir()
-    (tmp_path / "plain/sheet.csv").write_text(f"sample,st,sc,species\n{row}\n", encoding="utf-8")
-    run_pipeline(tmp_path / "plain", environment, "test", "--input", "sheet.csv")
-    inside, outside = (folder / "results/slides/osmfish_cortex" for folder in (tmp_path, tmp_path / "plain"))
-    first, second = (ad.read_h5ad(folder / "osmfish_cortex.imputed.h5ad") for folder in (inside, outside))
-    assert first.obs_names.equals(second.obs_names) and first.var_names.equals(second.var_names)
-    assert np.ptp(first.X) > 1
-    np.testing.assert_allclose(first.X, second.X, rtol=0, atol=1e-4)
-    tables = [pd.read_csv(folder / "osmfish_cortex.metrics.csv").set_index(["method", "gene"]).sort_index() for folder in (inside, outside)]
-    pd.testing.assert_frame_equal(*tables, rtol=0, atol=1e-4)
+    check_same_numbers(tmp_path, plain)
 
 
 def test_docker_command_line(image, environment, tmp_path):
@@ -183,3 +195,25 @@ def test_charliecloud(image, environment, tmp_path):
         check_results(tmp_path)
     finally:
         shutil.rmtree(tmp_path / "images", ignore_errors=True)
+
+
+def test_apptainer(image, environment, plain, tmp_path):
+    """As its page says: an image file made from the image's archive, named in the example of a site.config."""
+    if not shutil.which("apptainer"):
+        pytest.skip("apptainer is not installed")
+    if shutil.disk_usage(tmp_path).free < 30e9:
+        pytest.skip("needs 30 GB of free disk to make the image file")
+    folder = tmp_path / "images"
+    environment = {**environment, "APPTAINER_CACHEDIR": str(folder / "cache"), "APPTAINER_TMPDIR": str(folder)}
+    try:
+        images(environment, "save", "core", "--to", folder)
+        checked(["apptainer", "build", "spadit-core.sif", f"docker-archive:{NAME}.tar"], minutes=40, cwd=folder, env=environment)
+        checked(["apptainer", "exec", "spadit-core.sif", "python3", "/opt/spadit/check.py"], cwd=folder, env=environment)
+        site = site_config("apptainer").replace("/shared/images", str(folder))
+        (tmp_path / "site.config").write_text(site, encoding="utf-8")
+        run_pipeline(tmp_path, environment, "test,apptainer", "-c", "site.config")
+        assert all("apptainer exec" in script and f"{folder}/spadit-core.sif" in script for script in task_scripts(tmp_path))
+        check_results(tmp_path)
+        check_same_numbers(tmp_path, plain)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

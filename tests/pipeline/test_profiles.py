@@ -11,7 +11,7 @@ import re
 import subprocess
 
 import pytest
-from nf import ROOT, command, nextflow
+from nf import ROOT, command, nextflow, site_config
 
 GIVEN = {
     "registry": "registry.example.org/lab", "aws_queue": "queue", "aws_region": "eu-central-1", "google_project": "project",
@@ -63,7 +63,7 @@ SITES = {
         "process.container": "'/shared/images/spadit-core.sif'",
         "process.'withName:RUN_PEER'.container": "'/shared/images/spadit-peers.sif'",
     },
-    "apptainer": {"process.container": "'/shared/images/spadit-core.sif'", "apptainer.runOptions": "'--no-home'"},
+    "apptainer": {"process.container": "'/shared/images/spadit-core.sif'", "apptainer.cacheDir": "'/shared/images'"},
     "charliecloud": {"charliecloud.cacheDir": "'/shared/images/charliecloud'"},
     "shifter": {"process.container": "'docker:registry.example.org/lab/spadit/core:0.1.0'"},
     "conda": {"conda.cacheDir": "'/shared/conda'", "conda.useMicromamba": "true"},
@@ -85,11 +85,6 @@ SITES = {
     "offline": {"process.container": "'/shared/images/spadit-core.sif'"},
 }  # fmt: skip
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs/running").glob("*.md") if path.stem != "README"}
-
-
-def site_config(page: str) -> str:
-    """The configuration that a page shows as an example."""
-    return re.search(r"```groovy\n(.*?)```", PAGES[page], re.S)[1]
 
 
 @pytest.fixture(scope="module")
