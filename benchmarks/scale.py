@@ -7,9 +7,9 @@
     python benchmarks/scale.py --cases 3000,2000,200,1000      # spots, cells, measured genes, genes to impute
     python benchmarks/scale.py --tables                        # the tables again, from results/scale.csv
 
-The pipeline's own executables run, one after the other, on slides of spadit.synthetic. Memory is the sum over a step's processes, looked at
-every fifth of a second. CPU seconds are what to compare where other work shares the cores. Rows are added to benchmarks/results/scale.csv;
-those of the same case, preset, threads, folds and step are replaced.
+The pipeline's own executables run, one after the other, on slides of spadit.synthetic. Memory and CPU seconds are sums over a step's
+processes, looked at every fifth of a second. CPU seconds are what to compare where other work shares the cores. Rows are added to
+benchmarks/results/scale.csv; those of the same case, preset, threads, folds and step are replaced.
 """
 
 from __future__ import annotations
@@ -57,34 +57,36 @@ def run(step: str, *arguments: object, threads: int) -> dict:
     script = BIN / f"spadit_{step}.py"
     command = [sys.executable, str(script), "--id", "slide", "--threads", str(threads), *map(str, arguments)]
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
-    begun, before = time.perf_counter(), os.times()
+    begun = time.perf_counter()
     process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True)
     os.set_blocking(process.stderr.fileno(), False)
-    peak, said = 0, []
+    peak, said, cpu = 0, [], {}
     while process.poll() is None:
         said += process.stderr.readlines()
-        peak = max(peak, group_memory(process.pid))
+        memory, times = group_use(process.pid)
+        peak, cpu = max(peak, memory), cpu | times
         if time.perf_counter() - begun > LIMIT:
             os.killpg(process.pid, 9)
         time.sleep(0.2)
     if process.returncode:
         raise SystemExit(f"{step} ended with {process.returncode}:\n{''.join(said + process.stderr.readlines())[-3000:]}")
-    after = os.times()
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return {"step": step, "seconds": time.perf_counter() - begun, "cpu_seconds": cpu, "peak_gib": peak / 2**30}
+    return {"step": step, "seconds": time.perf_counter() - begun, "cpu_seconds": sum(cpu.values()), "peak_gib": peak / 2**30}
 
 
-def group_memory(group: int) -> int:
-    """Resident bytes of all processes of a group."""
-    total = 0
+def group_use(group: int) -> tuple[int, dict[str, float]]:
+    """Resident bytes of all processes of a group, and CPU seconds so far of each. Models that are trained side by side are children of a
+    server of processes, so no parent's account has their time."""
+    total, cpu = 0, {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
-                if int((folder / "stat").read_text().rpartition(")")[2].split()[2]) == group:
+                facts = (folder / "stat").read_text().rpartition(")")[2].split()
+                if int(facts[2]) == group:
                     total += int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+                    cpu[folder.name] = (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
             except (OSError, ValueError, IndexError):
                 continue  # it has ended
-    return total
+    return total, cpu
 
 
 def measure(size: tuple[int, int, int, int], preset: str, threads: int, folds: int, folder: Path) -> pd.DataFrame:
