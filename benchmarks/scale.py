@@ -40,7 +40,7 @@ SIZES = ["spots", "cells", "measured", "imputed"]
 KEYS = [*SIZES, "preset", "threads", "folds", "step"]
 BASE = (3000, 2000, 100, 500)
 SERIES = {
-    "spots": [(n, *BASE[1:]) for n in (1000, 3000, 10_000, 41_674)],
+    "spots": [(n, *BASE[1:]) for n in (1000, 3000, 10_000, 41_674, 100_000)],
     "cells": [(BASE[0], n, *BASE[2:]) for n in (1000, 5000, 26_252)],
     "genes": [(*BASE[:3], n) for n in (500, 2000, 10_000)],
     "measured": [(*BASE[:2], n, BASE[3]) for n in (50, 100, 300)],
