@@ -92,7 +92,7 @@ def run(step: str, arguments: argparse.Namespace, work: Callable[[argparse.Names
     return 2
 
 
-STANDS_STILL = 1200.0
+STANDS_STILL = 3600.0
 """Seconds a process may compute without a byte read or written before it is taken to come to no end."""
 
 

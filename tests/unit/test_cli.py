@@ -28,7 +28,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def ended(tmp_path, root):
-    def call(work: str, *arguments: str, still: float = 1200):
+    def call(work: str, *arguments: str, still: float = 3600):
         (tmp_path / "step.py").write_text(SCRIPT.format(work=work, still=still))
         command = [sys.executable, tmp_path / "step.py", "--id", "s1", "--role", "reference", "--output", tmp_path / "o.h5ad", *arguments]
         return subprocess.run(command, env={"PYTHONPATH": str(root / "bin")}, capture_output=True, text=True)
