@@ -133,8 +133,9 @@ class Trust:
             if abs(sums[k]) < NOTABLE or (sums[k] > 0) == wary:
                 continue
             detected = 100 * facts[column["detection"]] if "detection" in column else 0
-            text = ASPECTS[k][2 if wary else 1].format(f"{detected:.2g} % of its cells express it")
-            said.append(f"few of the reference's cells express it ({detected:.2g} %)" if k == 0 and wary and detected < FEW else text)
+            percent = f"{detected:.2g} %" if detected < 10 else f"{detected:.0f} %"
+            text = ASPECTS[k][2 if wary else 1].format(f"{percent} of its cells express it")
+            said.append(f"few of the reference's cells express it ({percent})" if k == 0 and wary and detected < FEW else text)
         if said:
             return "; ".join(said[:2])
         mean = f"{self.mean:.2f}".replace("-", "−")

@@ -160,10 +160,12 @@ def test_reasons_name_what_takes_from_the_expected_pcc_or_adds_to_it():
     names = ("reference mean", "detection", "agreement of ridge", "highest correlation", "SD of the map", "Moran's I of the map")
     trust = Trust(np.full(6, 0.5), np.ones(6), np.array([0, 0.1, 0.1, 0.1, 0.0, 0.0]), mean=0.3, error=0.05, quantile=1.0, rms=1.0)
     even = np.full(6, 0.5)
-    few, loose, good = even.copy(), even.copy(), even.copy()
-    few[1], loose[3], good[2] = 0.01, -1.5, 2.5
-    said = trust.reasons(np.stack([few, loose, good, even]), names)
+    few, loose, good, all_cells = even.copy(), even.copy(), even.copy(), even.copy()
+    few[1], loose[3], good[2], all_cells[1] = 0.01, -1.5, 2.5, 0.999
+    trust.coefficients[1] = 1.0  # so that detection in all cells is worth naming
+    said = trust.reasons(np.stack([few, loose, good, even, all_cells]), names)
     assert said[0] == "few of the reference's cells express it (1 %)"
     assert said[1] == "in the reference visible genes follow it loosely"
     assert said[2] == "simple maps of it agree more than most"
     assert said[3] == "such expectations err by ± 0.05 on this slide"
+    assert said[4] == "its level in the reference speaks for it (100 % of its cells express it)"
