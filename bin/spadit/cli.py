@@ -98,7 +98,7 @@ STANDS_STILL = 3600.0
 
 def wait(process: subprocess.Popen, every: float = 2.0) -> bool:
     """Wait for a process; True when it was ended because it stood still. One that waits for a slow disk does not compute, so it may."""
-    done, seconds, since = None, 0.0, 0.0
+    done, since = None, 0.0
     while True:
         try:
             process.wait(every)
