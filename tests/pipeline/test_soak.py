@@ -20,10 +20,10 @@ from nf import ROOT, command, environment, nextflow
 
 from spadit.manifest import verify
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow]
 N_SLIDES, N_ROUNDS = (int(n) for n in os.environ.get("SPADIT_SOAK", "3 1").split())
 SECONDS = 280 if N_SLIDES < 10 else 120 * N_SLIDES
 """A run's limit."""
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(max(1200, (N_ROUNDS + 1) * SECONDS))]
 
 
 class Watch(threading.Thread):
