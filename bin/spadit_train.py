@@ -16,7 +16,7 @@ def work(args):
     from spadit.files import finished
     from spadit.imputation import reuse, train, training_key
 
-    torch.set_num_threads(1)  # --threads many models are trained side by side instead
+    torch.set_num_threads(1)  # --threads many models are trained side by side instead, or --gpus
     split = Split.from_json(args.split)
     start = time.monotonic()
 
@@ -30,11 +30,11 @@ def work(args):
             flush=True,
         )
 
-    workers = args.threads
+    workers = max(args.threads, args.gpus)
     if args.resources and not args.trained:
         from spadit.resources import room_for_training
 
-        workers = room_for_training(args.resources, args.threads)
+        workers = room_for_training(args.resources, workers)
     settings = {name: getattr(args, name) for name in ("max_steps", "n_models") if getattr(args, name) is not None}
     with finished(args.output) as directory, finished(args.curves) as curves, finished(args.facts) as facts:
         if args.trained:
@@ -57,6 +57,7 @@ def work(args):
                 report,
                 args.start,
                 checkpoint,
+                args.gpus,
                 **settings,
             )
             training.checkpoint = key
@@ -89,6 +90,7 @@ def main() -> int:
     p.add_argument("--preset", default="default", help="default, fast, accurate or paper")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    p.add_argument("--gpus", type=int, default=1, help="with cuda: train models side by side on so many GPUs")
     p.add_argument("--max-steps", type=int, help="train each network for at most this many steps")
     p.add_argument("--n-models", type=int, help="networks of each mode to average")
     p.add_argument(

@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
+import os
 import shutil
 import sys
 import time
@@ -20,6 +21,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import anndata
@@ -79,6 +81,7 @@ def train(
     report: Callable[[dict, int, int], None] | None = None,
     start: str | Path | None = None,
     checkpoint: str | Path | None = None,
+    gpus: int = 1,
     **settings,
 ) -> tuple[Training, pd.DataFrame]:
     """Fit all models of a slide and save each to ``directory/<name>``.
@@ -86,13 +89,16 @@ def train(
     Parameters
     ----------
     workers
-        Processes that fit models side by side on a CPU, one thread each: networks this small gain nothing from more threads.
+        Processes that fit models side by side, as many as there is memory for: on a CPU one thread each, on GPUs one GPU each. Networks
+        this small gain nothing from more.
     report
         Called with (facts of a finished fit, number of finished fits, number of fits), for progress.
     start
         Folder of a saved model whose token network the trainings start from.
     checkpoint
         Folder that outlives the task: a training that was killed goes on from there. The caller removes it once the models are safe.
+    gpus
+        On 'cuda': GPUs to use, of those that are there.
 
     Returns
     -------
@@ -114,10 +120,10 @@ def train(
         if report:
             report(result[0], len(results), len(plans))
 
-    if device == "cpu" and workers > 1 and len(plans) > 1:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["spadit.api"])
-        with ProcessPoolExecutor(min(workers, len(plans)), context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    places = gpu_names(gpus) if device == "cuda" else [None] * workers
+    places = places[: max(1, min(workers, len(plans)))]
+    if len(places) > 1:
+        with pool_of(places) as pool:
             running = {pool.submit(fit_plan, plan, slide[:, plan.visible].copy(), *common): plan for plan in plans}
             try:
                 for future in as_completed(running):
@@ -138,6 +144,30 @@ def train(
         n_weights=facts[-1]["n_weights"],
     )
     return training, pd.concat([results[plan.name][1] for plan in plans], ignore_index=True)
+
+
+def gpu_names(most: int) -> list[str]:
+    """Up to so many GPUs of those that this process may use, each as ``CUDA_VISIBLE_DEVICES`` names it."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = [name.strip() for name in allowed if name.strip()] or list(map(str, range(torch.cuda.device_count())))
+    return names[: max(1, min(most, torch.cuda.device_count()))]
+
+
+def pool_of(places: Sequence[str | None]) -> ProcessPoolExecutor:
+    """As many processes as places, with one thread each; a place that is a GPU's name is the only GPU that its process sees."""
+    context = multiprocessing.get_context("forkserver")  # CUDA can't be used in a fork of a process that has used it
+    context.set_forkserver_preload(["spadit.api"])
+    queue = context.SimpleQueue()
+    for place in places:
+        queue.put(place)
+    return ProcessPoolExecutor(len(places), context, initializer=_take_place, initargs=(queue,))
+
+
+def _take_place(queue: SimpleQueue) -> None:
+    torch.set_num_threads(1)
+    place = queue.get()
+    if place is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = place  # before this process's first call of CUDA
 
 
 def fit_plan(

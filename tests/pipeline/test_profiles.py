@@ -20,7 +20,7 @@ GIVEN = {
 }  # fmt: skip
 HARDENED = "--cap-drop=ALL --security-opt=no-new-privileges"
 GPU = "process.'withLabel:process_gpu|process_method'.containerOptions"
-BY_SCHEDULER = "{ [slurm: '--gres=gpu:1', lsf: '-gpu num=1'][task.executor] ?: '' }"
+BY_SCHEDULER = '{ [slurm: "--gres=gpu:${task.accelerator.request}", lsf: "-gpu num=${task.accelerator.request}"][task.executor] ?: \'\' }'
 EXPECTED = {
     "docker": {
         "docker.enabled": "true", "docker.runOptions": f"'-u $(id -u):$(id -g) -e HOME=/tmp {HARDENED}'",

@@ -1,14 +1,19 @@
 """From split to h5ad: which model imputes which gene, and the file that a user gets (docs/output.md)."""
 
+import contextlib
 import dataclasses
 import json
+import os
 import shutil
+import time
+from pathlib import Path
 
 import anndata as ad
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from spadit import __version__, api, imputation
@@ -188,6 +193,48 @@ def test_side_by_side_it_is_the_same(pair, trained, tiny, tmp_path):
         assert set(one) == set(other)
         for name, part in one.items():
             np.testing.assert_allclose(part, other[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "there", "most", "names"), [("", 4, 2, ["0", "1"]), ("5, GPU-a", 2, 9, ["5", "GPU-a"]), ("", 1, 4, ["0"])]
+)
+def test_gpus_are_named_as_cuda_is_told_of_them(monkeypatch, allowed, there, most, names):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    assert imputation.gpu_names(most) == names
+
+
+def _place(folder):
+    """Which GPU this process sees, told after all processes have begun."""
+    Path(folder, str(os.getpid())).touch()
+    while len(os.listdir(folder)) < 3:
+        time.sleep(0.05)
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), torch.get_num_threads()
+
+
+def test_each_process_sees_one_gpu_of_its_own(tmp_path):
+    with imputation.pool_of(["0", "7", "GPU-a"]) as pool:
+        found = [future.result(60) for future in [pool.submit(_place, tmp_path) for _ in range(3)]]
+    assert sorted(found) == [("0", 1), ("7", 1), ("GPU-a", 1)]
+
+
+@pytest.mark.parametrize(("gpus", "workers", "used"), [(4, 6, ["0", "1"]), (2, 1, None), (1, 6, None)])
+def test_models_are_trained_side_by_side_on_several_gpus(pair, trained, monkeypatch, gpus, workers, used):
+    """On two played GPUs: as many at once as there are GPUs, and as there is memory for."""
+    found = []
+
+    def pool(places):
+        found.append(places)
+        raise Killed
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(imputation, "pool_of", pool)
+    monkeypatch.setattr(imputation, "fit_plan", lambda *given: (trained[1].fits[0], trained[2]))
+    with pytest.raises(Killed) if used else contextlib.nullcontext():
+        train(*pair, "nowhere", device="cuda", workers=workers, gpus=gpus)
+    assert found == ([used] if used else [])
 
 
 # ---- the imputed slide -----------------------------------------------------------------------------------------------

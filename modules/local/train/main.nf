@@ -24,7 +24,7 @@ process TRAIN {
     def args = task.ext.args ?: ''
     // Checkpoints lie beside the tasks' work directories, since a retry gets a new one; IMPUTE removes them, when the models were safely handed on
     def begin = start ? '--start start' : ''
-    def device = task.accelerator ? 'cuda' : task.ext.device ?: 'auto'
+    def device = task.accelerator ? "cuda --gpus ${task.accelerator.request}" : task.ext.device ?: 'auto'
     """
     spadit_train.py \\
         --id '${meta.id}' \\
