@@ -240,11 +240,10 @@ def _facts(table: pd.DataFrame, split: Split, seed: int) -> Evaluation:
     floors = {m.name for m in _floors()}
     best = max((row for row in summary if row["split"] == "all" and row["method"] in floors), key=lambda row: row["median_pcc"])
     versus = next(row for row in comparison if row["method"] == best["method"])
-    if versus["mean_difference"] <= 0:
-        reasons.append(
-            f"The simple method {best['method']} does as well or better: its PCC is {-versus['mean_difference']:.2f} higher on average "
-            f"over genes (median PCC {best['median_pcc']:.2f} against {whole['median_pcc']:.2f})."
-        )
+    if (lead := -versus["mean_difference"]) >= 0:
+        how = f"does as well or better: its PCC is {lead:.2f} higher" if lead >= 0.005 else "does as well: its PCC is the same"
+        medians = f"median PCC {best['median_pcc']:.2f} against {whole['median_pcc']:.2f}"
+        reasons.append(f"The simple method {best['method']} {how} on average over genes ({medians}).")
     known = model["reliability"].notna()
     reliability = float("nan")
     if known.sum() >= 3 and model.loc[known, "reliability"].nunique() > 1 and model.loc[known, "pcc"].nunique() > 1:

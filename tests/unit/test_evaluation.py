@@ -121,7 +121,19 @@ def test_noise_is_not_predictable(pair):
     _, facts = evaluate(build_imputed(slide, split, np.inf), slide, reference, split)
     assert facts.verdict == "not predictable"
     assert "below 0.10" in facts.reasons[0]
-    assert any("does as well or better" in reason for reason in facts.reasons)
+    assert any("does as well or better: its PCC is 0." in reason for reason in facts.reasons)
+
+
+def test_a_simple_method_that_does_as_well_is_named(pair, good):
+    table = good[0].copy()
+    floor = max(("corr_weighted", "ridge", "knn50"), key=lambda name: table.loc[table["method"] == name, "pcc"].median())
+    of_floor = table[table["method"] == floor].set_index("gene")["pcc"]
+    own = table["method"] == MODEL
+    table.loc[own, "pcc"] = table.loc[own, "gene"].map(of_floor) - 0.001
+    assert any(
+        f"The simple method {floor} does as well: its PCC is the same on average" in reason
+        for reason in evaluation._facts(table, pair[2], 0).reasons
+    )
 
 
 def test_a_good_slide_passes(good):

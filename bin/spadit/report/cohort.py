@@ -568,7 +568,7 @@ def _maps(facts: Facts, status_of: dict[str, str]) -> list[dict]:
         line = f"{text(gene)}, PCC {words.number(pcc)}" if gene else ""
         figures.append(
             '<figure style="margin:0;width:20rem;max-width:100%;break-inside:avoid">'
-            f'<img loading="lazy" src="data:image/{kind};base64,{image}" alt="Map of {text(gene)} on {text(s)}, measured beside imputed" '
+            f'<img src="data:image/{kind};base64,{image}" alt="Map of {text(gene)} on {text(s)}, measured beside imputed" '
             'style="width:100%;background:#fff;border:1px solid rgba(128,128,128,.35);border-radius:.4rem;padding:.4rem">'
             '<figcaption style="font-size:.9em;overflow-wrap:anywhere;margin-top:.3rem">'
             f"<strong>{text(s)}</strong> {badge(status_of[s])}<br>{line}</figcaption></figure>"
