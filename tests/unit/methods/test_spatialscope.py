@@ -6,6 +6,7 @@ import torch
 from peer_checks import check_method
 
 from spadit.methods import METHODS, spatialscope, visible_part
+from spadit.methods.networks.spatialscope import langevin, mixture, pull, train
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_the_score_is_that_of_a_known_gaussian(monkeypatch):
     types = rng.integers(0, 2, 4000)
     centres = np.array([[1.0, -1, 0], [-2, 0, 1]], dtype=np.float32)
     about = rng.multivariate_normal(np.zeros(3), covariance, 4000).astype(np.float32)
-    network = spatialscope.train(centres[types] + about, types, centres, seed=0)
+    network = train(centres[types] + about, types, centres, seed=0)
     for sigma in (0.3, 1.0):
         x = rng.multivariate_normal(np.zeros(3), covariance + sigma**2 * np.eye(3), 500).astype(np.float32)
         expected = -x @ np.linalg.inv(covariance + sigma**2 * np.eye(3))
@@ -42,14 +43,14 @@ def test_pull_is_the_gradient_of_the_likelihood():
     x, spots = torch.randn(4, 3, 5, generator=generator, dtype=torch.float64), torch.randn(4, 5, generator=generator, dtype=torch.float64)
     mean, sd = torch.rand(5, dtype=torch.float64, generator=generator), 1 + torch.rand(5, dtype=torch.float64, generator=generator)
     x.requires_grad_()
-    loss = -0.5 * ((spots - (spatialscope.mixture(x * sd + mean) - mean) / sd) ** 2).sum()
+    loss = -0.5 * ((spots - (mixture(x * sd + mean) - mean) / sd) ** 2).sum()
     loss.backward()
-    torch.testing.assert_close(x.grad, spatialscope.pull((x * sd + mean).detach(), spots, mean, sd))
+    torch.testing.assert_close(x.grad, pull((x * sd + mean).detach(), spots, mean, sd))
 
 
 def test_a_mixture_is_the_mean_of_what_is_linear():
     logs = torch.log1p(torch.tensor([[[3.0], [0.0], [6.0]]]))
-    assert spatialscope.mixture(logs).item() == pytest.approx(np.log1p(3))
+    assert mixture(logs).item() == pytest.approx(np.log1p(3))
 
 
 def test_langevin_draws_from_a_known_posterior(monkeypatch):
@@ -60,7 +61,7 @@ def test_langevin_draws_from_a_known_posterior(monkeypatch):
     score = lambda x, centre, sigma: -x @ torch.linalg.inv(covariance + sigma[0] ** 2 * torch.eye(2))  # noqa: E731
     n, seen = 3000, 1.2
     generator = torch.Generator().manual_seed(0)
-    drawn = spatialscope.langevin(score, torch.zeros(n, 1, 2), torch.full((n, 1), seen), torch.zeros(2), torch.ones(2), generator)
+    drawn = langevin(score, torch.zeros(n, 1, 2), torch.full((n, 1), seen), torch.zeros(2), torch.ones(2), generator)
     gain = 0.8 / (1 + spatialscope.SPOT_NOISE**2)
     assert drawn[:, 0, 1].mean().item() == pytest.approx(gain * seen, abs=0.1)
     assert drawn[:, 0, 1].std().item() == pytest.approx((1 - 0.8 * gain) ** 0.5, abs=0.1)

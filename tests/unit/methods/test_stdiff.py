@@ -6,6 +6,8 @@ import torch
 from peer_checks import check_method
 
 from spadit.methods import METHODS, stdiff, visible_part
+from spadit.methods.networks.stdiff import complete, train
+from spadit.model.schedule import betas
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def test_visible_genes_stay_as_given_at_every_step():
         seen.append((known.clone(), int(t[0])))
         return torch.zeros_like(noisy)
 
-    out = stdiff.complete(network, visible, 3, torch.Generator().manual_seed(1))
+    out = complete(network, visible, 3, torch.Generator().manual_seed(1))
     assert out.shape == (7, 3) and torch.equal(visible, given)
     assert len(seen) == stdiff.N_SAMPLING_STEPS and all(torch.equal(known, given) for known, _ in seen)
     times = [t for _, t in seen]
@@ -51,14 +53,14 @@ def test_visible_genes_stay_as_given_at_every_step():
 def test_the_reverse_process_draws_from_the_right_gaussian():
     """Hidden genes that are N(a·visible, s²): with the noise that is right for it, completions have that mean and spread."""
     a, s, n = 1.5, 0.5, 4000
-    kept = torch.cumprod(1 - stdiff.betas("cosine", stdiff.N_DIFFUSION_STEPS), 0).float()
+    kept = torch.cumprod(1 - betas("cosine", stdiff.N_DIFFUSION_STEPS), 0).float()
 
     def network(known, noisy, t):
         k = kept[t][:, None]
         return (1 - k).sqrt() * (noisy - k.sqrt() * a * known) / (k * s**2 + 1 - k)
 
     known = torch.full((n, 1), 0.8)
-    drawn = stdiff.complete(network, known, 1, torch.Generator().manual_seed(0)).numpy()
+    drawn = complete(network, known, 1, torch.Generator().manual_seed(0)).numpy()
     assert drawn.mean() == pytest.approx(a * 0.8, abs=0.05)
     assert drawn.std() == pytest.approx(s, abs=0.07)
 
@@ -67,9 +69,9 @@ def test_what_cells_teach_is_learned(small):
     """A hidden gene that is a visible one again, and one that is its opposite."""
     rng = np.random.default_rng(0)
     visible = rng.normal(size=(200, 3)).astype(np.float32)
-    network = stdiff.train(visible, np.stack([visible[:, 0], -visible[:, 1]], 1), seed=0)
+    network = train(visible, np.stack([visible[:, 0], -visible[:, 1]], 1), seed=0)
     spots = torch.from_numpy(rng.normal(size=(100, 3)).astype(np.float32))
-    drawn = stdiff.complete(network, spots, 2, torch.Generator().manual_seed(0)).numpy()
+    drawn = complete(network, spots, 2, torch.Generator().manual_seed(0)).numpy()
     assert np.corrcoef(drawn[:, 0], spots[:, 0])[0, 1] > 0.8
     assert np.corrcoef(drawn[:, 1], spots[:, 1])[0, 1] < -0.8
 
