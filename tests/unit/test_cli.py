@@ -86,7 +86,7 @@ def test_waiting_is_no_standing_still(ended, tmp_path):
 def test_steps_without_networks_do_without_pytorch(root):
     """It takes longer to import than most of a small slide's steps take."""
     code = (
-        "import sys; from spadit.cli import leave_out_annloader; leave_out_annloader(); import scanpy; import spadit.evaluation, spadit.io; "
+        "import sys; from spadit.cli import leave_out_annloader; leave_out_annloader(); import scanpy, spadit.evaluation, spadit.io; "
         "import spadit.pairing, spadit.plots.slide, spadit.qc, spadit.report.cohort, spadit.report.explorer, spadit.report.slide; "
         "import spadit.split; from spadit.methods import METHODS; assert len(METHODS) > 10; print('torch' in sys.modules)"
     )
