@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Fit the constants of bin/spadit/resources.py to measured runs, and say how far off the estimates are.
+"""How far the estimates of bin/spadit/resources.py are off, and which constants would fit best.
 
-    python benchmarks/preflight.py                   # measure what results/preflight.csv doesn't hold yet, then fit and print
-    python benchmarks/preflight.py --print           # fit and print only
+    python benchmarks/preflight.py                   # measure what results/preflight.csv doesn't hold yet, then fit and compare
+    python benchmarks/preflight.py --print           # fit and compare only
 
 Slides and references are synthetic (Poisson counts of a few factors): only their sizes matter here. Each size is measured in a process
 of its own, one thread: one fit and the imputation of its hidden genes, with processor time (so that other work hardly matters) and the
@@ -166,11 +166,11 @@ def main() -> int:
 
     constants = fit(table)
     print(json.dumps({name: {term: float(f"{value:.2g}") for term, value in part.items()} for name, part in constants.items()}, indent=1))
-    resources.CONSTANTS = constants
-    print("\n| spots × cells × shared + new genes | preset | " + " | ".join(constants) + " |\n" + "|---" * (len(constants) + 2) + "|")
+    constants = resources.CONSTANTS
+    print("\nEstimate / measured, with the constants as they are:\n\n| spots × cells × shared + new genes | preset | " + " | ".join(constants) + " |\n" + "|---" * (len(constants) + 2) + "|")
     for _, row in table.iterrows():
         found = resources.terms(sizes(row), settings(row))
-        cells = [f"{resources.estimate(n, found):.2f} / {measured(row, n):.2f}" if found[n] else "" for n in constants]
+        cells = [f"{resources.estimate(n, found):.2g} / {measured(row, n):.2g}" if found[n] else "" for n in constants]
         print(f"| {row.n_spots:,} × {row.n_cells:,} × {row.n_shared:,} + {row.n_unmeasured:,} | {row.preset} | " + " | ".join(cells) + " |")
     return 0
 

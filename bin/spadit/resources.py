@@ -1,8 +1,8 @@
 """What a slide needs, from its sizes alone: memory, disk and time of training and imputing, and whether that is there.
 
 Each estimate is a sum of terms: an amount (spots × shared genes, say) times a constant. Which terms there are follows from the code; the
-constants were set by hand to a few real runs (benchmarks/README.md), and ``benchmarks/preflight.py`` fits them to more. They are meant to
-be right within a factor of two, so :data:`MARGIN` is asked for on top.
+constants were set by hand to what ``benchmarks/preflight.py`` and ``benchmarks/scale.py`` measured (the former's own fit to its small sizes
+says too little of large ones). They are meant to be right within a factor of two, so :data:`MARGIN` is asked for on top.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ N_LAYERS = 5
 """X, observed, sd, lower, upper."""
 
 CONSTANTS: dict[str, dict[str, float]] = {
-    "fit_gib": {"base": 0.7, "counts": 4.0, "dense": 6.0, "learned": 3.0, "reference": 6.0, "whole": 10.0},
-    "impute_gib": {"base": 0.7, "counts": 4.0, "dense": 6.0, "reference": 6.0, "maps": 5.0, "block": 8.0},
-    "coarse_s": {"base": 0.5, "dense": 700, "learned": 250, "reference": 120},
-    "token_s": {"base": 1.0, "steps": 35, "learned": 700},
-    "whole_s": {"base": 1.0, "steps": 5.0, "spots": 800},
-    "impute_s": {"base": 3.0, "dense": 100, "values": 650, "networks": 3_000},
+    "fit_gib": {"base": 1.2, "counts": 4.0, "dense": 6.0, "learned": 3.5, "reference": 6.0, "whole": 100.0},
+    "impute_gib": {"base": 0.95, "counts": 4.0, "dense": 6.0, "reference": 6.0, "maps": 2.0, "block": 2.4},
+    "coarse_s": {"base": 0.7, "dense": 100, "learned": 160, "reference": 20},
+    "token_s": {"base": 0.5, "steps": 87, "learned": 530},
+    "whole_s": {"base": 1.0, "steps": 10, "spots": 800},
+    "impute_s": {"base": 2.0, "dense": 20, "values": 1_000, "networks": 3_000},
     "disk_gib": {"base": 0.0001, "values": 0.5},
 }
 """Estimate -> term -> constant. What each term counts is said in :func:`terms`."""
