@@ -167,7 +167,8 @@ def main() -> int:
     constants = fit(table)
     print(json.dumps({name: {term: float(f"{value:.2g}") for term, value in part.items()} for name, part in constants.items()}, indent=1))
     constants = resources.CONSTANTS
-    print("\nEstimate / measured, with the constants as they are:\n\n| spots × cells × shared + new genes | preset | " + " | ".join(constants) + " |\n" + "|---" * (len(constants) + 2) + "|")
+    print("\nEstimate / measured, with the constants as they are:\n")
+    print("| spots × cells × shared + new genes | preset | " + " | ".join(constants) + " |\n" + "|---" * (len(constants) + 2) + "|")
     for _, row in table.iterrows():
         found = resources.terms(sizes(row), settings(row))
         cells = [f"{resources.estimate(n, found):.2g} / {measured(row, n):.2g}" if found[n] else "" for n in constants]
