@@ -36,9 +36,12 @@ from spadit.metrics import coverage, pcc, ssim  # noqa: E402
 RESULTS = ROOT / "benchmarks" / "results" / "model.csv"
 KEYS = ["slide", "target", "seed", "method"]
 RIVALS = ("corr_weighted", "ridge", "knn50")
+WITHOUT = ", no neighbours"
 
 
-def measure(folder: Path, preset: str, seed: int, max_spots: int, max_cells: int, target: float | None, threads: int) -> pd.DataFrame:
+def measure(
+    folder: Path, preset: str, seed: int, max_spots: int, max_cells: int, target: float | None, threads: int, neighbours: bool = True
+) -> pd.DataFrame:
     """One row per gene and method: pcc, ssim, and of SpaDiT coverage, reliability and class."""
     torch.set_num_threads(threads)
     prior = RESULTS.with_name(f"trust_prior_without_{folder.name}.json")
@@ -61,13 +64,13 @@ def measure(folder: Path, preset: str, seed: int, max_spots: int, max_cells: int
         visible = [g for g in shared if g not in set(fold)]
         true = truth[fold].to_numpy()
         start = time.perf_counter()
-        model = SpaDiT(preset, seed=0, device="cpu").fit(slide[:, visible], reference)
+        model = SpaDiT(preset, seed=0, device="cpu", neighbours=neighbours).fit(slide[:, visible], reference)
         imputed = model.impute(fold)
         seconds = time.perf_counter() - start
         rows = pd.DataFrame(
             {
                 "gene": fold,
-                "method": f"SpaDiT {preset}",
+                "method": f"SpaDiT {preset}" + (WITHOUT if not neighbours else ""),
                 "pcc": pcc(true, imputed.X),
                 "ssim": ssim(true, imputed.X),
                 "coverage": coverage(true, imputed.layers["lower"], imputed.layers["upper"]),
@@ -110,8 +113,8 @@ def paired(table: pd.DataFrame, preset: str) -> str:
     means = table.groupby(["slide", "gene", "method"])["pcc"].mean().unstack()
     lines = ["| slide | genes | against | mean difference | 95 % interval | better in | p (Wilcoxon) |", "|---" * 7 + "|"]
     for s, part in means.groupby(level=0):
-        for name in RIVALS:
-            d = (part[f"SpaDiT {preset}"] - part[name]).dropna().to_numpy()
+        for name in (*RIVALS, f"SpaDiT {preset}{WITHOUT}"):
+            d = (part[f"SpaDiT {preset}"] - part[name]).dropna().to_numpy() if name in part else []
             if not len(d):
                 continue
             draws = np.random.default_rng(0).choice(d, (2000, len(d))).mean(1)
@@ -173,6 +176,7 @@ def main() -> int:
     p.add_argument("--max-spots", type=int, default=1500)
     p.add_argument("--max-cells", type=int, default=2000)
     p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--without-neighbours", action="store_true", help="no spot sees its neighbours on the slide (a row of its own)")
     p.add_argument("--speed", action="store_true", help="one fit and its imputation per slide: time and memory")
     args = p.parse_args()
     folders = sorted(f.parent for f in args.folder.glob("*/st.h5ad") if not args.slides or f.parent.name in args.slides)
@@ -188,7 +192,7 @@ def main() -> int:
     for folder in folders:
         for seed in args.seeds:
             start = time.perf_counter()
-            new = measure(folder, args.preset, seed, args.max_spots, args.max_cells, args.target, args.threads)
+            new = measure(folder, args.preset, seed, args.max_spots, args.max_cells, args.target, args.threads, not args.without_neighbours)
             RESULTS.parent.mkdir(parents=True, exist_ok=True)
             if RESULTS.exists():
                 old = pd.read_csv(RESULTS, dtype={"target": str})

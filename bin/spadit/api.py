@@ -202,7 +202,7 @@ class SpaDiT:
             first = None
             if name == "token":
                 maps = self._token_maps(inner.maps, map_scale, base)
-                mode.data(inner.y - base, base, maps, self._stack.standardised(inner.scalars), self._coordinates, rows)
+                mode.data(inner.y - base, base, maps, self._stack.standardised(inner.scalars), self._places, rows)
                 first = read_start(start, mode.shape) if start else None
             else:
                 mode.data(self._y, np.asarray(self._counts.todense() == 0), self._views[0][self._whole_cells])
@@ -241,7 +241,9 @@ class SpaDiT:
         self._coordinates = np.asarray(slide.obsm["spatial"], dtype=float)[rows, :2]
         if not self.genes:
             return
-        self._neighbours = coarse.neighbour_mean(self._coordinates)
+        # without neighbours a spot's place is a random one: what looks around it then sees spots from anywhere
+        self._places = self._coordinates if s.neighbours else np.random.default_rng(self.seed).uniform(size=self._coordinates.shape)
+        self._neighbours = coarse.neighbour_mean(self._places)
         self._views = self.reference.vectors(self.genes, self.genes)
         self._correlations = [coarse.correlation(z, z) for z in self._views]
         self._clusters = self.reference.cluster_counts(self.genes)
@@ -258,7 +260,7 @@ class SpaDiT:
         limit = min(self.settings.max_spots, max(WINDOW, self.settings.max_entries // (n_genes * len(coarse.MAPS))))
         if n <= limit:
             return np.arange(n)
-        windows = cut_windows(self._coordinates)
+        windows = cut_windows(self._places)
         chosen = np.random.default_rng(self.seed).permutation(len(windows))[: max(1, limit // WINDOW)]
         return np.unique(windows[chosen])
 
@@ -271,7 +273,7 @@ class SpaDiT:
 
     def _mode(self, name: str) -> WholeSlide | Token:
         if name == "token":
-            return Token(self.settings, self._coordinates, len(coarse.MAPS) + 1, len(coarse.SCALARS), self.device)
+            return Token(self.settings, self._places, len(coarse.MAPS) + 1, len(coarse.SCALARS), self.device)
         whole = self.reference.vectors(self.reference.highly_variable, self.genes)[0][self._whole_cells]
         return WholeSlide(self.settings, len(self.spots), whole, self.device)
 

@@ -19,6 +19,8 @@ class Settings:
     """Which networks are trained: see :mod:`spadit.modes`."""
     coarse: bool = True
     """Make the coarse condition. Without it (the paper's preset) what the whole-slide network says is all."""
+    neighbours: bool = True
+    """Let a spot's neighbours on the slide take part: in one of the coarse maps, and in the token network, which sees them together."""
     inner_folds: int = 6
     """Folds over the visible genes in which their coarse maps are made as if hidden; twice as many where genes are few (less than 60)."""
     network_folds: int = 3

@@ -206,6 +206,19 @@ def test_the_unit_of_the_coordinates_does_not_matter(pair, visible, model, fit):
     assert_close(again.impute(pair[2].test, draws=1), model.impute(pair[2].test, draws=1))
 
 
+@pytest.mark.parametrize("neighbours", [True, False])
+def test_where_spots_lie_matters_where_neighbours_take_part(pair, visible, fit, neighbours):
+    moved = visible.copy()
+    moved.obsm["spatial"] = visible.obsm["spatial"][::-1].copy()
+    moved.obsm["spatial"][:, 0] **= 2
+    values = []
+    for slide in (visible, moved):
+        found = fit(slide, neighbours=neighbours)
+        found.blend = dict(BLEND)
+        values.append(found.impute(pair[2].test).X)
+    assert np.array_equal(*values) != neighbours
+
+
 def test_genes_of_the_slide_that_the_reference_lacks_do_not_matter(pair, visible, model, fit):
     _, reference, split = pair
     less = reference[:, [gene for gene in reference.var_names if gene not in visible.var_names[:3]]].copy()
