@@ -1,7 +1,7 @@
 process IMPUTE {
     tag "${meta.id}"
     label 'process_gpu'
-    cpus { 1 * task.attempt } // a second one brings nothing (benchmarks/README.md)
+    cpus 1 // more bring nothing (benchmarks/README.md), and another number of threads rounds otherwise
     memory { "${Math.max(8, Math.ceil(needs.impute_gib as double) as int) * task.attempt} GB" }
     time { "${Math.max(480, Math.ceil(needs.impute_minutes as double) as int) * task.attempt} min" }
     publishDir { "${params.outdir}/slides/${meta.id}" }, mode: params.publish_dir_mode, overwrite: 'deep', pattern: '*.{h5ad,json}', saveAs: { name -> name.endsWith('.json') ? "facts/${name}" : name }
