@@ -293,11 +293,11 @@ def qc_table(qc: QualityControl) -> list[tuple[str, str, str]]:
 
 
 def part_times(training: Training) -> list[tuple[str, float]]:
-    """(part of the model, seconds over all fits), in the order they are made; what took no second is left out."""
+    """(part of the model, seconds over all fits), in the order they are made; parts that a fit doesn't have are left out."""
     order = ("coarse", *words.MODES, "trust")
     seconds = {name: sum(fit.get("seconds_per_part", {}).get(name) or 0 for fit in training.fits) for name in order}
     names = {"coarse": "simple maps", "trust": "reliability"}  # the maps are made where no coarse condition is, too
-    return [(names.get(name, words.part(name)), value) for name, value in seconds.items() if value >= 0.5]
+    return [(names.get(name, words.part(name)), value) for name, value in seconds.items() if value > 0]
 
 
 def _parsed(recorded) -> dict:
