@@ -164,8 +164,8 @@ def main() -> int:
                 print(f"{size}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     from spadit import resources
 
-    constants = fit(table)
-    print(json.dumps({name: {term: float(f"{value:.2g}") for term, value in part.items()} for name, part in constants.items()}, indent=1))
+    best = fit(table)
+    print(json.dumps({name: {term: float(f"{value:.2g}") for term, value in part.items()} for name, part in best.items()}, indent=1))
     constants = resources.CONSTANTS
     print("\nEstimate / measured, with the constants as they are:\n")
     print("| spots × cells × shared + new genes | preset | " + " | ".join(constants) + " |\n" + "|---" * (len(constants) + 2) + "|")

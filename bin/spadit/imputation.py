@@ -120,10 +120,10 @@ def train(
         if report:
             report(result[0], len(results), len(plans))
 
-    places = gpu_names(gpus) if device == "cuda" else [None] * workers
-    places = places[: max(1, min(workers, len(plans)))]
-    if len(places) > 1:
-        with pool_of(places) as pool:
+    devices = gpu_names(gpus) if device == "cuda" else [None] * workers
+    devices = devices[: max(1, min(workers, len(plans)))]
+    if len(devices) > 1:
+        with pool_of(devices) as pool:
             running = {pool.submit(fit_plan, plan, slide[:, plan.visible].copy(), *common): plan for plan in plans}
             try:
                 for future in as_completed(running):
@@ -153,21 +153,21 @@ def gpu_names(most: int) -> list[str]:
     return names[: max(1, min(most, torch.cuda.device_count()))]
 
 
-def pool_of(places: Sequence[str | None]) -> ProcessPoolExecutor:
-    """As many processes as places, with one thread each; a place that is a GPU's name is the only GPU that its process sees."""
+def pool_of(devices: Sequence[str | None]) -> ProcessPoolExecutor:
+    """As many processes as devices, with one thread each. One that is given a GPU's name sees no other; None is the CPU."""
     context = multiprocessing.get_context("forkserver")  # CUDA can't be used in a fork of a process that has used it
     context.set_forkserver_preload(["spadit.api"])
     queue = context.SimpleQueue()
-    for place in places:
-        queue.put(place)
-    return ProcessPoolExecutor(len(places), context, initializer=_take_place, initargs=(queue,))
+    for device in devices:
+        queue.put(device)
+    return ProcessPoolExecutor(len(devices), context, initializer=_take_device, initargs=(queue,))
 
 
-def _take_place(queue: SimpleQueue) -> None:
+def _take_device(queue: SimpleQueue) -> None:
     torch.set_num_threads(1)
-    place = queue.get()
-    if place is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = place  # before this process's first call of CUDA
+    gpu = queue.get()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before this process's first call of CUDA
 
 
 def fit_plan(

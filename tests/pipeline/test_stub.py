@@ -14,7 +14,7 @@ from nf import ROOT, nextflow, tasks
 SLIDES = ["one", "three", "two"]
 REFERENCES = ["data_mouse", "data_mouse_2"]
 N_MANY = int(os.environ.get("SPADIT_STUBS", "100"))
-"""Slides of the large graph. 1,000 take about 40 minutes on 2 cores."""
+"""Slides of the large graph. 1,000 take about three quarters of an hour on 2 cores."""
 
 
 def sheet(folder, rows):

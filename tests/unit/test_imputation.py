@@ -204,7 +204,7 @@ def test_gpus_are_named_as_cuda_is_told_of_them(monkeypatch, allowed, there, mos
     assert imputation.gpu_names(most) == names
 
 
-def _place(folder):
+def _gpu_seen(folder):
     """Which GPU this process sees, told after all processes have begun."""
     Path(folder, str(os.getpid())).touch()
     while len(os.listdir(folder)) < 3:
@@ -214,7 +214,7 @@ def _place(folder):
 
 def test_each_process_sees_one_gpu_of_its_own(tmp_path):
     with imputation.pool_of(["0", "7", "GPU-a"]) as pool:
-        found = [future.result(60) for future in [pool.submit(_place, tmp_path) for _ in range(3)]]
+        found = [future.result(60) for future in [pool.submit(_gpu_seen, tmp_path) for _ in range(3)]]
     assert sorted(found) == [("0", 1), ("7", 1), ("GPU-a", 1)]
 
 
@@ -223,8 +223,8 @@ def test_models_are_trained_side_by_side_on_several_gpus(pair, trained, monkeypa
     """On two played GPUs: as many at once as there are GPUs, and as there is memory for."""
     found = []
 
-    def pool(places):
-        found.append(places)
+    def pool(devices):
+        found.append(devices)
         raise Killed
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spadit.methods import spatialscope
+from spadit.methods.networks.training import minimise, seeded
 
 
 class Score(nn.Module):
@@ -60,28 +61,22 @@ def train(cells: np.ndarray, types: np.ndarray, centres: np.ndarray, seed: int, 
     """
     generator = torch.Generator().manual_seed(seed)
     about = cells - centres[types]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = Score(cells.shape[1], max(float(about.std()), 1e-3)).to(device)
+    network = seeded(lambda: Score(cells.shape[1], max(float(about.std()), 1e-3)), seed).to(device)
     x, c, kind = (torch.from_numpy(np.ascontiguousarray(v)).to(device) for v in (about, centres, types))
     optimiser = torch.optim.Adam(network.parameters(), lr=spatialscope.LEARNING_RATE)
-    rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, spatialscope.LEARNING_RATE, total_steps=max(spatialscope.N_STEPS, 2))
     n = min(spatialscope.BATCH_SIZE, len(x))
     first, last = np.log(spatialscope.SIGMAS)
-    for _ in range(spatialscope.N_STEPS):
+
+    def loss() -> Tensor:
         rows = torch.randperm(len(x), generator=generator)[:n].to(device)
         sigma = torch.exp(last + (first - last) * torch.rand((n, 1), generator=generator)).to(device)
         noise = torch.randn((n, x.shape[1]), generator=generator).to(device)
         noisy = x[rows] + sigma * noise
         # every level weighs the same: the error of the clean cell in units of what F is scaled by
         unit = sigma * network.spread / (sigma**2 + network.spread**2).sqrt()
-        loss = (((network.clean(noisy, c[kind[rows]], sigma) - x[rows]) / unit) ** 2).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        rates.step()
-    return network.eval()
+        return (((network.clean(noisy, c[kind[rows]], sigma) - x[rows]) / unit) ** 2).mean()
+
+    return minimise(network, optimiser, spatialscope.N_STEPS, loss)
 
 
 def mixture(logs: Tensor) -> Tensor:

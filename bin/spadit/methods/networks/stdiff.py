@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spadit.methods import stdiff
+from spadit.methods.networks.training import minimise, seeded
 from spadit.model.attention import SelfAttention
 from spadit.model.decoder import zero
 from spadit.model.embedding import TimeEmbedding
@@ -62,26 +63,20 @@ def train(visible: np.ndarray, hidden: np.ndarray, seed: int, device: str = "cpu
     of stDiff). Nothing but ``seed`` decides what is drawn.
     """
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = Denoiser(visible.shape[1], hidden.shape[1]).to(device)
+    network = seeded(lambda: Denoiser(visible.shape[1], hidden.shape[1]), seed).to(device)
     signal, noise_level = _levels(device)
     x, y = (torch.from_numpy(np.ascontiguousarray(v)).to(device) for v in (visible, hidden))
     optimiser = torch.optim.AdamW(network.parameters(), lr=stdiff.LEARNING_RATE, weight_decay=0.0)
-    rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, stdiff.LEARNING_RATE, total_steps=max(stdiff.N_STEPS, 2))
     n = min(stdiff.BATCH_SIZE, len(x))
-    for _ in range(stdiff.N_STEPS):
+
+    def loss() -> Tensor:
         rows = torch.randperm(len(x), generator=generator)[:n].to(device)
         t = torch.randint(stdiff.N_DIFFUSION_STEPS, (n,), generator=generator).to(device)
         noise = torch.randn((n, y.shape[1]), generator=generator).to(device)
         noisy = signal[t, None] * y[rows] + noise_level[t, None] * noise
-        loss = nn.functional.mse_loss(network(x[rows], noisy, t), noise)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        rates.step()
-    return network.eval()
+        return nn.functional.mse_loss(network(x[rows], noisy, t), noise)
+
+    return minimise(network, optimiser, stdiff.N_STEPS, loss)
 
 
 def _levels(device: str) -> tuple[Tensor, Tensor]:

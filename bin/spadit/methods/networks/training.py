@@ -1,0 +1,33 @@
+"""What the trainings of these networks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A network whose first weights depend on the seed alone; the process's random state stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def minimise(network: nn.Module, optimiser: torch.optim.Optimizer, n_steps: int, loss: Callable[[], Tensor]) -> nn.Module:
+    """Take steps with clipped gradients at a one-cycle rate (up to the optimiser's own); ``loss`` draws a batch at each call.
+
+    Returns
+    -------
+    Module
+        The network, in eval mode.
+    """
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, optimiser.param_groups[0]["lr"], total_steps=max(n_steps, 2))
+    for _ in range(n_steps):
+        optimiser.zero_grad()
+        loss().backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        rates.step()
+    return network.eval()
