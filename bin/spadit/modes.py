@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from spadit.errors import SpaditError
 from spadit.metrics import pcc
 from spadit.model.diffusion import Diffusion
+from spadit.model.initial import seeded
 from spadit.model.spadit import Network, NetworkSettings
 from spadit.model.token import TokenNetwork, TokenSettings
 from spadit.settings import Settings
@@ -332,13 +333,6 @@ def tensor(array: np.ndarray) -> Tensor:
     """A tensor with memory of its own. PyTorch aligns it, and how its products are rounded depends on that: with borrowed memory the same
     numbers would not always give the same bits."""
     return torch.from_numpy(np.ascontiguousarray(array, dtype=None if array.dtype == bool else np.float32)).clone()
-
-
-def seeded(seed: int, make: Callable[[], nn.Module]) -> nn.Module:
-    """Build a network whose first weights come from the seed and leave the process's generator alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make()
 
 
 # ---- fitting ---------------------------------------------------------------------------------------------------------

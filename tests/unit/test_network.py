@@ -12,8 +12,9 @@ from spadit.model import attention as attention_module
 from spadit.model.attention import attention, available_backends
 from spadit.model.backbone import BACKBONES, DiTBlock, TransformerBlock, build_backbone
 from spadit.model.condition import CONDITIONS, ConditionEmbedding, NoCondition
-from spadit.model.decoder import Decoder, zero
+from spadit.model.decoder import Decoder
 from spadit.model.embedding import LatentEmbedding, TimeEmbedding
+from spadit.model.initial import zero
 from spadit.model.mamba import MambaBlock, SelectiveScan
 from spadit.model.spadit import Network, NetworkSettings
 from spadit.model.token import TokenNetwork, TokenSettings

@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from spadit.model.attention import SelfAttention
-from spadit.model.decoder import modulate, zero
+from spadit.model.decoder import modulate
+from spadit.model.initial import zero
 from spadit.model.mamba import MambaBlock
 from spadit.model.unet import UNet
 

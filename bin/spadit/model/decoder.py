@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from spadit.model.initial import zero
+
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Shift and scale of normalised tokens by the condition: (batch, tokens, width) with two (batch, width)."""
     return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
-
-
-def zero(layer: nn.Module) -> nn.Module:
-    """The layer with all its parameters set to zero, for residual paths that have to start silent."""
-    for part in layer.parameters():
-        nn.init.zeros_(part)
-    return layer
 
 
 class Decoder(nn.Module):

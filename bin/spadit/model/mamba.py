@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spadit.model.decoder import zero
+from spadit.model.initial import zero
 
 
 class SelectiveScan(nn.Module):

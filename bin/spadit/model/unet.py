@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spadit.model.decoder import modulate, zero
+from spadit.model.decoder import modulate
+from spadit.model.initial import zero
 
 
 class ConvolutionBlock(nn.Module):

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from spadit.methods import spatialscope
-from spadit.methods.networks.training import minimise, seeded
+from spadit.methods.networks.training import minimise
+from spadit.model.initial import seeded, zero
 
 
 class Score(nn.Module):
@@ -30,9 +31,7 @@ class Score(nn.Module):
             )
             for _ in range(spatialscope.DEPTH)
         )
-        self.write = nn.Linear(spatialscope.WIDTH, n_genes)
-        nn.init.zeros_(self.write.weight)
-        nn.init.zeros_(self.write.bias)
+        self.write = zero(nn.Linear(spatialscope.WIDTH, n_genes))
 
     def clean(self, x: Tensor, centre: Tensor, sigma: Tensor) -> Tensor:
         """E[cell | x]: (cells, genes) of noisy cells about their type's mean, that mean (cells, genes), σ (cells, 1)."""
@@ -61,7 +60,7 @@ def train(cells: np.ndarray, types: np.ndarray, centres: np.ndarray, seed: int, 
     """
     generator = torch.Generator().manual_seed(seed)
     about = cells - centres[types]
-    network = seeded(lambda: Score(cells.shape[1], max(float(about.std()), 1e-3)), seed).to(device)
+    network = seeded(seed, lambda: Score(cells.shape[1], max(float(about.std()), 1e-3))).to(device)
     x, c, kind = (torch.from_numpy(np.ascontiguousarray(v)).to(device) for v in (about, centres, types))
     optimiser = torch.optim.Adam(network.parameters(), lr=spatialscope.LEARNING_RATE)
     n = min(spatialscope.BATCH_SIZE, len(x))

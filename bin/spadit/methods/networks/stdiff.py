@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from spadit.methods import stdiff
-from spadit.methods.networks.training import minimise, seeded
+from spadit.methods.networks.training import minimise
 from spadit.model.attention import SelfAttention
-from spadit.model.decoder import zero
 from spadit.model.embedding import TimeEmbedding
+from spadit.model.initial import seeded, zero
 from spadit.model.schedule import betas
 
 
@@ -63,7 +63,7 @@ def train(visible: np.ndarray, hidden: np.ndarray, seed: int, device: str = "cpu
     of stDiff). Nothing but ``seed`` decides what is drawn.
     """
     generator = torch.Generator().manual_seed(seed)
-    network = seeded(lambda: Denoiser(visible.shape[1], hidden.shape[1]), seed).to(device)
+    network = seeded(seed, lambda: Denoiser(visible.shape[1], hidden.shape[1])).to(device)
     signal, noise_level = _levels(device)
     x, y = (torch.from_numpy(np.ascontiguousarray(v)).to(device) for v in (visible, hidden))
     optimiser = torch.optim.AdamW(network.parameters(), lr=stdiff.LEARNING_RATE, weight_decay=0.0)

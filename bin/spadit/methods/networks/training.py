@@ -1,4 +1,4 @@
-"""What the trainings of these networks share."""
+"""The training loop of these networks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-
-
-def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """A network whose first weights depend on the seed alone; the process's random state stays as it is."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make()
 
 
 def minimise(network: nn.Module, optimiser: torch.optim.Optimizer, n_steps: int, loss: Callable[[], Tensor]) -> nn.Module:
