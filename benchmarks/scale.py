@@ -8,8 +8,9 @@
     python benchmarks/scale.py --tables                        # the tables again, from results/scale.csv
 
 The pipeline's own executables run, one after the other, on slides of spadit.synthetic. Memory and CPU seconds are sums over a step's
-processes, looked at every fifth of a second. CPU seconds are what to compare where other work shares the cores. Rows are added to
-benchmarks/results/scale.csv; those of the same case, preset, threads, folds and step are replaced.
+processes, looked at every fifth of a second; estimated_gib is what SPLIT expects (of training: one model at a time). CPU seconds are what
+to compare where other work shares the cores. Rows are added to benchmarks/results/scale.csv; those of the same case, preset, threads,
+folds and step are replaced.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 from spadit import __version__, io  # noqa: E402
+from spadit.contracts import Resources  # noqa: E402
+from spadit.resources import MARGIN  # noqa: E402
 from spadit.synthetic import synthetic_pair  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "scale.csv"
@@ -103,7 +106,8 @@ def measure(size: tuple[int, int, int, int], preset: str, threads: int, folds: i
             "--output-slide", slide, "--output-reference", reference, "--facts", folder / "pairing.json", threads=1,
         )
     ]  # fmt: skip
-    run("split", *pair, "--output", split, "--folds", max(folds, 2), threads=1)
+    resources = folder / "resources.json"
+    run("split", *pair, "--output", split, "--folds", max(folds, 2), "--resources", resources, "--preset", preset, threads=1)
     if not folds:
         content = json.loads(split.read_text(encoding="utf-8"))
         split.write_text(json.dumps(content | {"folds": []}), encoding="utf-8")
@@ -120,6 +124,8 @@ def measure(size: tuple[int, int, int, int], preset: str, threads: int, folds: i
     sizes["train"] = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
     table = pd.DataFrame(rows)
     table["output_mb"] = table["step"].map(sizes) / 1e6
+    expected = Resources.from_json(resources)
+    table["estimated_gib"] = table["step"].map({"train": expected.fit_gib, "impute": expected.impute_gib / MARGIN})
     weights = [fit["blend"].get("token", 0.0) for fit in json.loads((folder / "training.json").read_text(encoding="utf-8"))["fits"]]
     table["network_weight"] = max(weights)
     for name, value in reversed(list(zip(SIZES, size, strict=True))):
@@ -179,7 +185,8 @@ def main() -> None:
         for case in dict.fromkeys(cases):
             with tempfile.TemporaryDirectory(prefix="spadit_scale_") as folder:
                 found = measure(case, args.preset, args.threads, args.folds, Path(folder))
-            print(found[[*SIZES, "step", "seconds", "cpu_seconds", "peak_gib", "output_mb"]].round(2).to_string(index=False), flush=True)
+            shown = [*SIZES, "step", "seconds", "cpu_seconds", "peak_gib", "estimated_gib", "output_mb"]
+            print(found[shown].round(2).to_string(index=False), flush=True)
             known = pd.concat([known, found]).drop_duplicates(KEYS, keep="last").sort_values(KEYS)
             args.results.parent.mkdir(exist_ok=True)
             known.to_csv(args.results, index=False, float_format="%.4g")
